@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import UUID, uuid5
 
 from embedders.images import formats as image_formats
 from service.cli.journal import Journal
-from service.cli.sidecar import Row, Sidecar, as_text, normal_path
+from service.cli.sidecar import Row, Sidecar
+from service.domain.keys import as_text, key_id, normal_path
 from service.process.printable import printable
 from vecgate.client import Client, ImportOutcome, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
@@ -23,8 +23,6 @@ HEIC_SUFFIXES = frozenset(image_formats.HEIC_SUFFIXES)
 LINKS_TO_FOLDERS = "links to folders"
 # Of a file that is read into memory. No server takes as many for a picture.
 MAX_FILE_BYTES = 2**29
-# Part of every id: with another one a second import would store everything twice.
-NAMESPACE = UUID("6f0c9a52-3f7e-5d0b-9a39-0b5f6a0f4c1e")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class ImportSummary:
 
 def picture_id(collection: str, file: str) -> str:
     """Return a picture's id: the same for the same collection and path on every system."""
-    return str(uuid5(NAMESPACE, f"{collection}/{normal_path(file)}"))
+    return key_id(collection, file)
 
 
 def scan_folder(folder: Path, sidecar: Sidecar | None, *, limit: int | None = None) -> PictureFolder:

@@ -2,19 +2,18 @@
 
 import csv
 import json
-import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from service.domain.keys import normal_path, property_name
 from vecgate.v1 import property_pb2 as pb
 
 FILE_COLUMN = "file"
 SUFFIXES = (".csv", ".jsonl")
-# Weaviate's own words, and the properties that every imported picture has.
-RESERVED = frozenset({"id", "vector", "image", "path"})
+# The properties that every imported picture has.
+RESERVED = frozenset({"image", "path"})
 
 _KINDS: dict[type, tuple[pb.DataType.ValueType, pb.DataType.ValueType]] = {
     bool: (pb.DATA_TYPE_BOOLEAN, pb.DATA_TYPE_BOOLEAN_ARRAY),
@@ -22,9 +21,6 @@ _KINDS: dict[type, tuple[pb.DataType.ValueType, pb.DataType.ValueType]] = {
     float: (pb.DATA_TYPE_NUMBER, pb.DATA_TYPE_NUMBER_ARRAY),
     str: (pb.DATA_TYPE_TEXT, pb.DATA_TYPE_TEXT_ARRAY),
 }
-# What Python makes of the bytes of a name that are not text.
-_NO_TEXT = re.compile("[\ud800-\udfff]")
-_FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF
 # Of an empty list: whatever list the other rows have.
 _ANY_ARRAY = pb.DATA_TYPE_UNSPECIFIED
 
@@ -63,21 +59,6 @@ class Sidecar:
     types: Mapping[str, pb.DataType.ValueType]
     rows: Mapping[str, Row]
     renamed: Mapping[str, str]
-
-
-def normal_path(file: str) -> str:
-    """Return a relative path in one spelling on every system: forward slashes, composed letters, and as text."""
-    return unicodedata.normalize("NFC", as_text(file).replace("\\", "/")).removeprefix("./")
-
-
-def as_text(file: str) -> str:
-    """Return a path with those bytes of its names that are not UTF-8 written as in a URL: %E9."""
-    return _NO_TEXT.sub(_percent, file)
-
-
-def _percent(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"%{code & 0xFF:02X}" if _FIRST_BYTE <= code <= _LAST_BYTE else f"%u{code:04X}"
 
 
 def find_sidecar(folder: Path) -> Path | None:
@@ -177,11 +158,8 @@ def _property_names(columns: list[str], faults: Faults) -> dict[str, str]:
     for column in columns:
         if column == FILE_COLUMN:
             continue
-        name = re.sub(r"[^0-9A-Za-z_]", "_", column.strip())
-        name = name[:1].lower() + name[1:]
-        if not re.match(r"[_a-z]", name):
-            name = f"_{name}"
-        if name in RESERVED or name in {"_id", "_additional"}:
+        name = property_name(column)
+        if name in RESERVED:
             name = f"{name}_"
         if name in names.values():
             faults.append((1, f"has two columns for the property {name!r}; rename {column!r}"))

@@ -8,7 +8,7 @@ import pytest
 
 from embedders.images import formats
 from service.cli.pictures import SUFFIXES, picture_id
-from service.cli.sidecar import normal_path
+from service.domain.keys import normal_path
 from tests.environments import built, run
 from tests.explorer.scripts import COMMANDS, SOURCES
 

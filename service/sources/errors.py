@@ -1,0 +1,58 @@
+"""What can be wrong with a source, a mapping and a row."""
+
+from collections.abc import Sequence
+
+
+class InvalidSource(Exception):
+    """Something cannot be read.
+
+    Attributes:
+        location: what.
+        reason: why, and what helps.
+    """
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(location, reason)
+        self.location = location
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.reason}"
+
+
+class InvalidMapping(Exception):
+    """A mapping does not fit a source and a collection.
+
+    Attributes:
+        faults: every one of them.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__(faults)
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return "\n".join(self.faults)
+
+
+class Unfit(Exception):
+    """A value does not fit what it is to become; the message says why."""
+
+
+class RowRefused(Exception):
+    """A row cannot be stored; the rows around it can.
+
+    Attributes:
+        reason: why, the same text for rows with the same fault.
+        row: where it is, such as "shard.tar, key 000012".
+        column: the column with the fault; empty if it is the whole row.
+    """
+
+    def __init__(self, reason: str, row: str, column: str = "") -> None:
+        super().__init__(reason, row, column)
+        self.reason = reason
+        self.row = row
+        self.column = column
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.column}: {self.reason}" if self.column else f"{self.row}: {self.reason}"

@@ -1,0 +1,419 @@
+"""Which column becomes what: read from a file and options, checked against a source and a collection, and applied."""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping as AbstractMapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from posixpath import normpath
+from typing import Any, TypeVar
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.collections import BLOBS, Collection, DataType, NamedVector, Property
+from service.domain.keys import key_id, property_name
+from service.domain.objects import PropertyValue
+from service.sources import pictures, text
+from service.sources.errors import InvalidMapping, InvalidSource, RowRefused, Unfit
+from service.sources.rows import MAX_VALUE_BYTES, Row
+from service.sources.schema import NOTHING, Column, Schema, value_at
+from service.sources.storage import read_file, scheme_of
+from service.sources.values import as_key, converted, misfit
+
+Made = TypeVar("Made")
+
+ID, TENANT = "id", "tenant"
+"""What a column may become beside a property and a vector."""
+IMAGE = "image"
+"""The property that the only column of pictures becomes when a collection is made for a source."""
+VECTOR_TYPES = frozenset({DataType.NUMBER_ARRAY, DataType.INT_ARRAY})
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """An object to store.
+
+    Attributes:
+        id: a UUID as text; empty where no column gives it, so that it is derived from the content.
+        tenant: its tenant; empty where no column gives it.
+        properties: values by name, as the domain has them; absent ones are left out.
+        images: encoded pictures by blob property.
+        vectors: float32 vectors of shape (dimension,) by named vector.
+    """
+
+    id: str = ""
+    tenant: str = ""
+    properties: AbstractMapping[str, PropertyValue] = field(default_factory=dict)
+    images: AbstractMapping[str, bytes] = field(default_factory=dict)
+    vectors: AbstractMapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Which column becomes what. What is not mapped here is matched by its name.
+
+    Attributes:
+        columns: what a column becomes, by its name or "column.field" of a struct: a property, a named vector, `id`, or
+            `tenant`; empty to leave it out.
+        images: the folder below which referenced pictures are; empty for the folder of the table.
+        spaces: the space of vectors, by named vector, for files that do not say it.
+    """
+
+    columns: AbstractMapping[str, str] = field(default_factory=dict)
+    images: str = ""
+    spaces: AbstractMapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> "Mapping":
+        """Read a mapping from a TOML file.
+
+        Raises:
+            InvalidMapping: it is not one.
+        """
+        try:
+            told = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InvalidMapping([f"{path}: {error.strerror}"]) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidMapping([f"{path} is not TOML: {error}"]) from error
+        faults = [f"{path}: {name!r} is unknown; there are columns, images and spaces" for name in told.keys() - KEYS]
+        images = told.get("images", "")
+        if not isinstance(images, str):
+            faults.append(f"{path}: images must be a text")
+        for name in ("columns", "spaces"):
+            table = told.get(name, {})
+            if not isinstance(table, dict) or not all(isinstance(each, str) for each in table.values()):
+                faults.append(f"{path}: [{name}] must be a table of texts, with dotted names in quotes")
+        if faults:
+            raise InvalidMapping(faults)
+        return cls(told.get("columns", {}), images, told.get("spaces", {}))
+
+    def with_options(self, options: Sequence[str]) -> "Mapping":
+        """Return the mapping with options of the form COLUMN=PROPERTY.
+
+        Raises:
+            InvalidMapping: an option has another form.
+        """
+        wrong = [each for each in options if not each.rpartition("=")[0]]
+        if wrong:
+            raise InvalidMapping([f"--column {each}: must have the form COLUMN=PROPERTY" for each in wrong])
+        return replace(
+            self, columns={**self.columns, **{each.rpartition("=")[0]: each.rpartition("=")[2] for each in options}}
+        )
+
+    def new_properties(self, schema: Schema) -> tuple[Property, ...]:
+        """Return the properties of a new collection for a source, so that it can be bound.
+
+        The only column of pictures becomes `image`. A column is left out if it is mapped to `id` or nothing, has no
+        type of Weaviate, or has vectors whose space is known.
+        """
+        blobs = [each for each in schema.columns if each.type is DataType.BLOB]
+        references = [] if blobs else [each for each in schema.columns if each.name == pictures.FILE and each.loose]
+        only = [*blobs, *references][:1] if len(blobs) <= 1 else []
+        targets = set(self.columns.values())
+        found: dict[str, Property] = {}
+        for column in schema.columns:
+            target = self.columns.get(column.name, property_name(column.name))
+            if column in only and column.name not in self.columns and IMAGE not in targets:
+                target = IMAGE
+            made = _property(column, target)
+            if target not in {"", ID} and not column.space and made is not None:
+                if column in only or (target == IMAGE and column.type is DataType.TEXT):
+                    made = replace(made, data_type=DataType.BLOB)
+                found.setdefault(target, made)
+        return tuple(found.values())
+
+    def bind(self, schema: Schema, collection: Collection) -> "Plan":
+        """Return what to do with each row.
+
+        Raises:
+            InvalidMapping: columns do not fit; every fault, before anything runs.
+        """
+        return _Binding(self, schema, collection).plan()
+
+
+KEYS = frozenset({"columns", "images", "spaces"})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What becomes of each row of a source in a collection. It can be sent to other processes.
+
+    Attributes:
+        collection: the collection's name.
+        id: the column of ids; empty for none.
+        tenant: the column of tenants; empty for none.
+        properties: which columns become which properties.
+        images: which columns become which blob properties.
+        vectors: which columns become which named vectors, with their dimensions; 0 if unknown.
+        columns: the columns to read.
+        unused: columns that nothing is made of, with the reason.
+        folder: the folder below which referenced pictures are; empty for the folder of the table.
+    """
+
+    collection: str
+    id: str
+    tenant: str
+    properties: AbstractMapping[str, Property]
+    images: AbstractMapping[str, str]
+    vectors: AbstractMapping[str, tuple[str, int]]
+    columns: tuple[str, ...]
+    unused: AbstractMapping[str, str]
+    folder: str = ""
+
+    def targets(self) -> dict[str, str]:
+        """Return what becomes of each column that is used, for people."""
+        told = {column: f"property {each.name}" for column, each in self.properties.items()}
+        told |= {column: f"image {name}" for column, name in self.images.items()}
+        told |= {column: f"vector {name}" for column, (name, _) in self.vectors.items()}
+        for column, word in ((self.id, ID), (self.tenant, TENANT)):
+            if column:
+                told[column] = f"{told[column]}, {word}" if column in told else word
+        return told
+
+    def object(self, row: Row) -> NewObject:
+        """Return the object of a row, with the pictures that it refers to.
+
+        Raises:
+            RowRefused: the row cannot become one.
+        """
+        if row.fault:
+            raise RowRefused(row.fault, row.where)
+
+        def each(columns: Iterable[str], make: Callable[[str, Any], Made | None]) -> dict[str, Made]:
+            return {column: made for column in columns if (made := self._made(row, column, make)) is not None}
+
+        properties: dict[str, PropertyValue] = each(
+            self.properties, lambda column, value: converted(value, self.properties[column])
+        )
+        vectors = each(self.vectors, lambda column, value: _vector(value, self.vectors[column][1]))
+        keys = each(filter(None, (self.id, self.tenant)), lambda _, value: as_key(value))
+        images = each(self.images, lambda _, value: self._picture(row, value))
+        if not (properties or images or vectors):
+            raise RowRefused("nothing in it becomes a property, an image or a vector", row.where)
+        return NewObject(
+            _id(self.collection, keys.get(self.id, "")),
+            keys.get(self.tenant, ""),
+            {self.properties[column].name: value for column, value in properties.items()},
+            {self.images[column]: content for column, content in images.items()},
+            {self.vectors[column][0]: vector for column, vector in vectors.items()},
+        )
+
+    @staticmethod
+    def _made(row: Row, column: str, make: Callable[[str, Any], Made | None]) -> Made | None:
+        try:
+            return make(column, value_at(row.values, column))
+        except Unfit as error:
+            raise RowRefused(str(error), row.where, column) from error
+        except InvalidSource as error:
+            raise RowRefused(f"the picture cannot be read: {error.reason}", row.where, column) from error
+
+    def _picture(self, row: Row, value: Any) -> bytes | None:
+        """Return the picture that a value is, or refers to."""
+        if isinstance(value, AbstractMapping):
+            value = value.get("path") if value.get("bytes") is None else value["bytes"]
+        match value:
+            case None | "":
+                return None
+            case bytes():
+                if not value or len(value) > MAX_VALUE_BYTES:
+                    raise Unfit(f"the picture has {len(value)} bytes; it must have 1 to {MAX_VALUE_BYTES}")
+                return value
+            case str():
+                content = read_file(_referred(self.folder or row.location.rpartition("/")[0], value), MAX_VALUE_BYTES)
+                if not content:
+                    raise Unfit("the picture is empty")
+                return content
+        raise Unfit("it is not the bytes of a picture, or a reference to one")
+
+
+class _Binding:
+    """The check of a mapping against a source and a collection."""
+
+    def __init__(self, mapping: Mapping, schema: Schema, collection: Collection) -> None:
+        self.mapping = mapping
+        self.schema = schema
+        self.collection = collection
+        self.faults: list[str] = []
+        self.properties: dict[str, Property] = {}
+        self.images: dict[str, str] = {}
+        self.vectors: dict[str, tuple[str, int]] = {}
+        self.keys: dict[str, str] = {}
+        self.unused: dict[str, str] = {}
+
+    def plan(self) -> Plan:
+        for path, target in self.mapping.columns.items():
+            column = self.schema.find(path)
+            if column is None:
+                self.faults.append(f"there is no column {path!r}; there are {', '.join(self.schema.names)}")
+            elif not target:
+                self.unused[path] = "left out"
+            else:
+                self._take(path, column, target, asked=True)
+        mapped = {self.schema.top(path) for path in self.mapping.columns if self.schema.find(path)}
+        for column in self.schema.columns:
+            if column.name not in mapped:
+                self._match(column)
+        for name in self.mapping.spaces:
+            if self.collection.find_vector(name) is None:
+                self.faults.append(f"[spaces]: the collection {self.collection.name} has no named vector {name!r}")
+        self._check_scope()
+        if self.faults:
+            raise InvalidMapping(self.faults)
+        folder = self.mapping.images.rstrip("/")
+        used = (*self.properties, *self.images, *self.vectors, *self.keys.values())
+        return Plan(
+            self.collection.name,
+            self.keys.get(ID, ""),
+            self.keys.get(TENANT, ""),
+            self.properties,
+            self.images,
+            self.vectors,
+            tuple(dict.fromkeys(map(self.schema.top, used))),
+            self.unused,
+            folder if not folder or scheme_of(folder) else str(Path(folder).absolute()),
+        )
+
+    def _check_scope(self) -> None:
+        if self.schema.kind == pictures.KIND and pictures.FILE not in self.mapping.columns:
+            self.keys.setdefault(ID, pictures.FILE)
+            self.unused.pop(pictures.FILE, None)
+        if not (self.properties or self.images or self.vectors or self.faults):
+            names = [*(each.name for each in self.collection.properties), *(e.name for e in self.collection.vectors)]
+            self.faults.append(
+                f"no column fits the collection {self.collection.name} by its name; map columns to one of "
+                f"{', '.join(names)}"
+            )
+
+    def _match(self, column: Column) -> None:
+        """Take a column that nobody mapped, if its name says what it is."""
+        taken = {each.name for each in self.properties.values()} | set(self.images.values())
+        for name in dict.fromkeys((column.name, property_name(column.name))):
+            if self.collection.find_property(name) and name not in taken:
+                self._take(column.name, column, name)
+                return
+            vector = self.collection.find_vector(name)
+            if vector and column.type in VECTOR_TYPES and name not in {each for each, _ in self.vectors.values()}:
+                self._take(column.name, column, name)
+                return
+        blobs = self.collection.blobs
+        if column.type is DataType.BLOB and column in self._pictures() and len(blobs) == 1 and not self.images:
+            self._take(column.name, column, blobs[0])
+            return
+        is_file = column.name == pictures.FILE and self.schema.kind in {text.CSV, text.JSONL}
+        if is_file and len(blobs) == 1 and not self.images:
+            self._take(column.name, column, blobs[0])
+            return
+        if column.words != NOTHING:
+            self.unused[column.name] = f"the collection {self.collection.name} has no property of this name"
+
+    def _pictures(self) -> list[Column]:
+        """Return the only column of pictures, or nothing: with several, names decide."""
+        found = [each for each in self.schema.columns if each.type is DataType.BLOB]
+        return found if len(found) == 1 else []
+
+    def _take(self, path: str, column: Column, target: str, *, asked: bool = False) -> None:
+        wanted, vector = self.collection.find_property(target), self.collection.find_vector(target)
+        if target == ID or (target == TENANT and self.collection.multi_tenancy and not wanted):
+            self._take_key(path, column, target)
+        elif vector and (wanted is None or (asked and column.space)):
+            self._take_vector(path, column, vector)
+        elif wanted is None:
+            self.faults.append(f"{path!r}: the collection {self.collection.name} has no property or vector {target!r}")
+        elif reason := misfit(column, wanted):
+            self.faults.append(f"{path!r}: {reason}")
+        elif target in {*(each.name for each in self.properties.values()), *self.images.values()}:
+            self.faults.append(f"{path!r}: another column is {target!r} already")
+        elif wanted.data_type in BLOBS:
+            self.images[path] = target
+        else:
+            self.properties[path] = wanted
+
+    def _take_key(self, path: str, column: Column, word: str) -> None:
+        if word in self.keys:
+            self.faults.append(f"{path!r}: the column {self.keys[word]!r} is the {word} already")
+        elif column.type not in {DataType.TEXT, DataType.INT, DataType.UUID, DataType.BLOB}:
+            self.faults.append(f"{path!r}: a column of {column.words} cannot be the {word}")
+        else:
+            self.keys[word] = path
+
+    def _take_vector(self, path: str, column: Column, vector: NamedVector) -> None:
+        told = column.space or self.mapping.spaces.get(vector.name, "")
+        bound = vector.space
+        if column.type not in VECTOR_TYPES:
+            self.faults.append(f"{path!r}: a column of {column.words} has no vectors for {vector.name!r}")
+        elif bound is None:
+            self.faults.append(f"{path!r}: the vector {vector.name!r} is bound to no space")
+        elif not told:
+            self.faults.append(
+                f"{path!r}: the file does not say which space its vectors are in; "
+                f"say it in the mapping, as in [spaces] {vector.name} = {bound.id!r}, if you know it"
+            )
+        elif told != bound.id:
+            self.faults.append(
+                f"{path!r}: its vectors are in the space {told}, the vector {vector.name!r} is bound to {bound.id}"
+            )
+        elif column.length and bound.dimension and column.length != bound.dimension:
+            self.faults.append(
+                f"{path!r}: its vectors have {column.length} values, the space {bound.id} has {bound.dimension}"
+            )
+        else:
+            self.vectors[path] = (vector.name, bound.dimension)
+
+
+def _property(column: Column, name: str) -> Property | None:
+    """Return a new property for a column's values, or None if no property takes them."""
+    nested = tuple(_property(each, property_name(each.name)) for each in column.nested)
+    if column.type is None or any(each is None for each in nested):
+        return None
+    if any(
+        each is not None and (each.name != inner.name or each.data_type in BLOBS)
+        for each, inner in zip(nested, column.nested, strict=True)
+    ):
+        return None
+    return Property(name, column.type, nested=tuple(filter(None, nested)))
+
+
+def _id(collection: str, key: str) -> str:
+    if not key:
+        return ""
+    try:
+        return str(UUID(key))
+    except ValueError:
+        return key_id(collection, key)
+
+
+def _vector(value: Any, dimension: int) -> NDArray[np.float32] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise Unfit("it is not a list of numbers")
+    try:
+        found = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise Unfit("it is not a list of numbers") from error
+    if found.ndim != 1 or (dimension and len(found) != dimension):
+        raise Unfit(f"the vector has {found.size} values; the space has {dimension}")
+    if not np.isfinite(found).all() or not found.any():
+        raise Unfit("the vector has only zeros, or a value that is not finite")
+    return found
+
+
+def _referred(folder: str, reference: str) -> str:
+    """Return where a picture is, below a folder and nowhere else.
+
+    Raises:
+        Unfit: the reference leads out of it.
+    """
+    location = reference if re.match(r"[a-z][a-z0-9+.-]*:|/", reference, re.IGNORECASE) else f"{folder}/{reference}"
+    scheme = scheme_of(location)
+    root, path = (location[: len(scheme) + 3], location[len(scheme) + 3 :]) if scheme else ("", location)
+    found = f"{root}{normpath(path)}"
+    if not found.startswith(f"{folder}/"):
+        raise Unfit(
+            "it refers to a picture outside the folder of pictures; name the folder with `images` in the mapping"
+        )
+    return found

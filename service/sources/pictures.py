@@ -1,0 +1,55 @@
+"""Pictures in a folder, some of them a fragment."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from zlib import crc32
+
+from embedders.images import formats
+from service.domain.collections import DataType
+from service.domain.keys import normal_path
+from service.sources.errors import InvalidSource
+from service.sources.rows import MAX_VALUE_BYTES, Row, in_batches
+from service.sources.schema import Column, Schema
+from service.sources.storage import Entry, read_file
+
+KIND = "pictures"
+FILE, IMAGE = "file", "image"
+SUFFIXES = frozenset(suffix for suffixes in formats.SUFFIXES.values() for suffix in suffixes)
+# Where a fragment ends depends on the names around it alone, so that one more picture changes one fragment.
+USUAL_FILES, MAX_FILES = 256, 1024
+SCHEMA = Schema(KIND, (Column(FILE, DataType.TEXT, "text"), Column(IMAGE, DataType.BLOB, "bytes")))
+
+
+def parts(folder: str, entries: Iterable[Entry]) -> list[tuple[str, str]]:
+    """Return pictures in parts, each with its identity."""
+    found = []
+    some: list[Entry] = []
+    for entry in entries:
+        some.append(entry)
+        if len(some) == MAX_FILES or not crc32(entry.location.encode(errors="surrogateescape")) % USUAL_FILES:
+            found.append(_part(folder, some))
+            some = []
+    return [*found, _part(folder, some)] if some else found
+
+
+def _part(folder: str, entries: Sequence[Entry]) -> tuple[str, str]:
+    names = [each.location[len(folder) + 1 :] for each in entries]
+    digest = hashlib.sha256(json.dumps([each.identity for each in entries]).encode())
+    return json.dumps(names), digest.hexdigest()
+
+
+def read(folder: str, part: str, columns: Sequence[str] | None) -> Iterator[list[Row]]:
+    """Yield a row for each picture of a part, with the columns `file`, its path in the folder, and `image`."""
+
+    def rows() -> Iterator[Row]:
+        for number, name in enumerate(json.loads(part), start=1):
+            row = Row(folder, number, {FILE: normal_path(name)}, normal_path(name))
+            if columns is None or IMAGE in columns:
+                try:
+                    row.values[IMAGE] = read_file(f"{folder}/{name}", MAX_VALUE_BYTES)
+                except InvalidSource as error:
+                    row.fault = f"the file cannot be read: {error.reason}"
+            yield row
+
+    return in_batches(rows())

@@ -1,0 +1,60 @@
+"""Rows, and the batches that bound what is in memory."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_VALUE_BYTES = 2**27
+"""Of one value of a row, such as a picture; a row with a larger one is refused."""
+BATCH_ROWS = 1000
+BATCH_BYTES = 2**25
+
+
+@dataclass(slots=True)
+class Row:
+    """A row of a source.
+
+    Attributes:
+        location: the file that it is in.
+        number: its number there, from 1; of a picture in a folder, its number in the fragment.
+        values: Python values by column: None, bool, int, float, Decimal, str, bytes, datetime, date, UUID, and lists
+            and dicts of these.
+        place: where it is in the file, for people, such as "row 12".
+        fault: why it cannot be used; empty if it can.
+    """
+
+    location: str
+    number: int
+    values: dict[str, Any] = field(default_factory=dict)
+    place: str = ""
+    fault: str = ""
+
+    @property
+    def where(self) -> str:
+        """Where it is, for people, with the file's name."""
+        return f"{self.location.rpartition('/')[2]}, {self.place or f'row {self.number}'}"
+
+
+def in_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield rows in lists of about BATCH_BYTES and at most BATCH_ROWS."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(map(_size, row.values.values()))
+        if size >= BATCH_BYTES or len(batch) >= BATCH_ROWS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _size(value: Any) -> int:
+    match value:
+        case str() | bytes():
+            return len(value)
+        case list():
+            return 8 * len(value)
+        case dict():
+            return sum(map(_size, value.values()))
+    return 8
