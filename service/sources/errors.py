@@ -1,6 +1,9 @@
 """What can be wrong with a source, a mapping and a row."""
 
+import reprlib
 from collections.abc import Sequence
+
+MAX_DETAIL_CHARS = 100
 
 
 class InvalidSource(Exception):
@@ -36,7 +39,17 @@ class InvalidMapping(Exception):
 
 
 class Unfit(Exception):
-    """A value does not fit what it is to become; the message says why."""
+    """A value does not fit what it is to become.
+
+    Attributes:
+        reason: why, the same text for values with the same fault.
+        detail: the value, or what else differs.
+    """
+
+    def __init__(self, reason: str, detail: object = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail if isinstance(detail, str) else reprlib.repr(detail)
 
 
 class RowRefused(Exception):
@@ -46,13 +59,16 @@ class RowRefused(Exception):
         reason: why, the same text for rows with the same fault.
         row: where it is, such as "shard.tar, key 000012".
         column: the column with the fault; empty if it is the whole row.
+        detail: the value, or what else differs from row to row.
     """
 
-    def __init__(self, reason: str, row: str, column: str = "") -> None:
-        super().__init__(reason, row, column)
+    def __init__(self, reason: str, row: str, column: str = "", detail: str = "") -> None:
+        super().__init__(reason, row, column, detail)
         self.reason = reason
         self.row = row
         self.column = column
+        self.detail = detail if len(detail) <= MAX_DETAIL_CHARS else f"{detail[:MAX_DETAIL_CHARS]}..."
 
     def __str__(self) -> str:
-        return f"{self.row}: {self.column}: {self.reason}" if self.column else f"{self.row}: {self.reason}"
+        parts = (self.row, self.column, self.reason, self.detail)
+        return ": ".join(each for each in parts if each)

@@ -181,7 +181,7 @@ class Plan:
             RowRefused: the row cannot become one.
         """
         if row.fault:
-            raise RowRefused(row.fault, row.where)
+            raise RowRefused(row.fault, row.where, detail=row.detail)
 
         def each(columns: Iterable[str], make: Callable[[str, Any], Made | None]) -> dict[str, Made]:
             return {column: made for column in columns if (made := self._made(row, column, make)) is not None}
@@ -207,9 +207,9 @@ class Plan:
         try:
             return make(column, value_at(row.values, column))
         except Unfit as error:
-            raise RowRefused(str(error), row.where, column) from error
+            raise RowRefused(error.reason, row.where, column, error.detail) from error
         except InvalidSource as error:
-            raise RowRefused(f"the picture cannot be read: {error.reason}", row.where, column) from error
+            raise RowRefused("the picture cannot be read", row.where, column, str(error)) from error
 
     def _picture(self, row: Row, value: Any) -> bytes | None:
         """Return the picture that a value is, or refers to."""
@@ -220,7 +220,7 @@ class Plan:
                 return None
             case bytes():
                 if not value or len(value) > MAX_VALUE_BYTES:
-                    raise Unfit(f"the picture has {len(value)} bytes; it must have 1 to {MAX_VALUE_BYTES}")
+                    raise Unfit(f"the picture must have 1 to {MAX_VALUE_BYTES} bytes", f"it has {len(value)}")
                 return value
             case str():
                 content = read_file(_referred(self.folder or row.location.rpartition("/")[0], value), MAX_VALUE_BYTES)
@@ -295,9 +295,13 @@ class _Binding:
             if self.collection.find_property(name) and name not in taken:
                 self._take(column.name, column, name)
                 return
-            vector = self.collection.find_vector(name)
-            if vector and column.type in VECTOR_TYPES and name not in {each for each, _ in self.vectors.values()}:
-                self._take(column.name, column, name)
+            vector = self.collection.find_vector(name) or self._of_space(column)
+            if (
+                vector
+                and column.type in VECTOR_TYPES
+                and vector.name not in {each for each, _ in self.vectors.values()}
+            ):
+                self._take(column.name, column, vector.name)
                 return
         blobs = self.collection.blobs
         if column.type is DataType.BLOB and column in self._pictures() and len(blobs) == 1 and not self.images:
@@ -309,6 +313,11 @@ class _Binding:
             return
         if column.words != NOTHING:
             self.unused[column.name] = f"the collection {self.collection.name} has no property of this name"
+
+    def _of_space(self, column: Column) -> NamedVector | None:
+        """Return the only named vector of the space that a column's vectors are in."""
+        found = [each for each in self.collection.vectors if each.space and each.space.id == column.space]
+        return found[0] if column.space and len(found) == 1 else None
 
     def _pictures(self) -> list[Column]:
         """Return the only column of pictures, or nothing: with several, names decide."""
@@ -396,7 +405,7 @@ def _vector(value: Any, dimension: int) -> NDArray[np.float32] | None:
     except (TypeError, ValueError) as error:
         raise Unfit("it is not a list of numbers") from error
     if found.ndim != 1 or (dimension and len(found) != dimension):
-        raise Unfit(f"the vector has {found.size} values; the space has {dimension}")
+        raise Unfit(f"a vector of the space has {dimension} values", f"this has {found.size}")
     if not np.isfinite(found).all() or not found.any():
         raise Unfit("the vector has only zeros, or a value that is not finite")
     return found
@@ -414,6 +423,7 @@ def _referred(folder: str, reference: str) -> str:
     found = f"{root}{normpath(path)}"
     if not found.startswith(f"{folder}/"):
         raise Unfit(
-            "it refers to a picture outside the folder of pictures; name the folder with `images` in the mapping"
+            "it refers to a picture outside the folder of pictures; name the folder with `images` in the mapping",
+            reference,
         )
     return found

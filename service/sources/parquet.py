@@ -116,7 +116,7 @@ def _rows(location: str, batch: pa.RecordBatch, before: int) -> list[Row]:
     for name, values in zip(names, columns, strict=True):
         for row, value in zip(rows, values, strict=True):
             if isinstance(value, _Unreadable):
-                row.fault = f"{name}: {value}"
+                row.fault, row.detail = "a value cannot be read", f"{name}: {value}"
             else:
                 row.values[name] = value
     return rows

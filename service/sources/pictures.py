@@ -49,7 +49,7 @@ def read(folder: str, part: str, columns: Sequence[str] | None) -> Iterator[list
                 try:
                     row.values[IMAGE] = read_file(f"{folder}/{name}", MAX_VALUE_BYTES)
                 except InvalidSource as error:
-                    row.fault = f"the file cannot be read: {error.reason}"
+                    row.fault, row.detail = "the file cannot be read", error.reason
             yield row
 
     return in_batches(rows())

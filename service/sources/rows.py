@@ -21,6 +21,7 @@ class Row:
             and dicts of these.
         place: where it is in the file, for people, such as "row 12".
         fault: why it cannot be used; empty if it can.
+        detail: what else is known of the fault.
     """
 
     location: str
@@ -28,6 +29,7 @@ class Row:
     values: dict[str, Any] = field(default_factory=dict)
     place: str = ""
     fault: str = ""
+    detail: str = ""
 
     @property
     def where(self) -> str:

@@ -41,8 +41,8 @@ def schema(entry: Entry) -> Schema:
 def read(entry: Entry, columns: Sequence[str] | None) -> Iterator[list[Row]]:
     """Yield the rows of a tar, with the named columns: `__key__`, and one for each suffix.
 
-    Texts (txt) and whole numbers (cls) are read as such, everything else is bytes. Of a JSON object the keys are columns,
-    unless a member has that suffix.
+    Texts (txt) and whole numbers (cls) are read as such, everything else is bytes. Of a JSON object the keys are
+    columns, unless a member has that suffix.
 
     Raises:
         InvalidSource: it is not a tar, or damaged.
@@ -71,7 +71,7 @@ def _rows(entry: Entry) -> Iterator[Row]:
                 try:
                     row.values[suffix] = _decoded(suffix, content)
                 except (ValueError, RecursionError) as error:
-                    row.fault = f"{suffix} cannot be read: {str(error)[:200] or 'it is nested too deeply'}"
+                    row.fault, row.detail = f"the member {suffix} cannot be read", str(error)[:200]
             row.fault = row.fault or fault
     if row is not None:
         yield _spread(row)

@@ -114,7 +114,7 @@ def _jsonl(entry: Entry, file: BinaryIO, start: int, end: int) -> Iterator[Row]:
         try:
             values = json.loads(line.decode("utf-8-sig"), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
-            row.fault = f"the line is not JSON: {str(error) or 'it is nested too deeply'}"
+            row.fault, row.detail = "the line is not JSON", str(error)[:200]
         else:
             if isinstance(values, dict):
                 row.values = values

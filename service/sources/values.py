@@ -72,10 +72,12 @@ def converted(value: Any, wanted: Property) -> PropertyValue:
         case DataType.OBJECT:
             return _object(value, wanted)
         case DataType.GEO_COORDINATES:
-            return {name: _number(value[name]) for name in ("latitude", "longitude")}
+            if not isinstance(value, Mapping):
+                raise Unfit("it is not a place: an object with latitude and longitude", value)
+            return {name: _number(value.get(name)) for name in ("latitude", "longitude")}
         case kind if kind in ELEMENTS:
             if not isinstance(value, list | tuple):
-                raise Unfit(f"{_shown(value)} is not a list")
+                raise Unfit("it is not a list", value)
             each_wanted = Property(wanted.name, ELEMENTS[kind], nested=wanted.nested)
             found: Any = [converted(each, each_wanted) for each in value]
             if None in found:
@@ -89,7 +91,7 @@ def converted(value: Any, wanted: Property) -> PropertyValue:
 
 def _object(value: Any, wanted: Property) -> ObjectValue:
     if not isinstance(value, Mapping):
-        raise Unfit(f"{_shown(value)} is not an object")
+        raise Unfit("it is not an object", value)
     known = {each.name: each for each in wanted.nested}
     unknown = value.keys() - known.keys()
     if unknown:
@@ -103,12 +105,12 @@ def _text(value: Any) -> str:
         case str():
             return value
         case bool():
-            raise Unfit(f"{value} is not a text")
+            raise Unfit("it is not a text", value)
         case datetime() | date():
             return _date(value)
         case int() | UUID():
             return str(value)
-    raise Unfit(f"{_shown(value)} is not a text")
+    raise Unfit("it is not a text", value)
 
 
 def _whole(value: Any) -> int:
@@ -117,9 +119,9 @@ def _whole(value: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         whole = None
     if whole is None or (whole != value and not isinstance(value, str)):
-        raise Unfit(f"{_shown(value)} is not a whole number")
+        raise Unfit("it is not a whole number", value)
     if abs(whole) > MAX_SAFE_INT:
-        raise Unfit(f"{whole} is beyond 2^53, which a property does not hold exactly")
+        raise Unfit("it is beyond 2^53, which a property does not hold exactly", whole)
     return whole
 
 
@@ -129,14 +131,14 @@ def _number(value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise Unfit(f"{_shown(value)} is not a finite number")
+        raise Unfit("it is not a finite number", value)
     return number
 
 
 def _boolean(value: Any) -> bool:
     found = value if isinstance(value, bool) else TRUTH.get(value.strip().lower()) if isinstance(value, str) else None
     if found is None:
-        raise Unfit(f"{_shown(value)} is not true or false")
+        raise Unfit("it is not true or false", value)
     return found
 
 
@@ -146,11 +148,11 @@ def _date(value: Any) -> str:
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError as error:
-            raise Unfit(f"{_shown(value)} is not a date in ISO 8601 form") from error
+            raise Unfit("it is not a date in ISO 8601 form", value) from error
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time(), UTC)
     if not isinstance(value, datetime):
-        raise Unfit(f"{_shown(value)} is not a date")
+        raise Unfit("it is not a date", value)
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
 
 
@@ -160,7 +162,7 @@ def _uuid(value: Any) -> str:
             return str(UUID(bytes=value))
         return str(value if isinstance(value, UUID) else UUID(value))
     except (ValueError, TypeError, AttributeError) as error:
-        raise Unfit(f"{_shown(value)} is not a UUID") from error
+        raise Unfit("it is not a UUID", value) from error
 
 
 CONVERSIONS: dict[DataType, Any] = {
@@ -183,12 +185,7 @@ def as_key(value: Any) -> str:
         case None | "":
             raise Unfit("it has no value")
         case bool() | float() | Decimal() | list() | dict():
-            raise Unfit(f"{_shown(value)} is not a text, a whole number or a UUID")
+            raise Unfit("it is not a text, a whole number or a UUID", value)
         case bytes():
             return _uuid(value)
     return str(value)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."  # noqa: PLR2004 -- enough to find it
