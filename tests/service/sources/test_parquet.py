@@ -31,29 +31,29 @@ def write(folder: Path, columns: dict[str, Any], **options: Any) -> list[Any]:
     return fragments([str(path)])
 
 
+EVERY_TYPE: dict[str, Any] = {
+    "title": pa.array(["a", None], pa.large_string()),
+    "kind": pa.array(["x", "x"]).dictionary_encode(),
+    "whole": pa.array([1.0, None]),
+    "price": pa.array([Decimal("1.50"), None]),
+    "day": pa.array([date(2026, 1, 31), None]),
+    "time": pa.array([1, None], pa.timestamp("ns")),
+    "zoned": pa.array([1, None], pa.timestamp("s", "Europe/Berlin")),
+    "tags": pa.array([["a"], []], pa.large_list(pa.string())),
+    "shares": pa.array([[0.5, 1], None], pa.list_(pa.float16(), 2)),
+    "ok": pa.array([True, None]),
+    "key": pa.array([UUID(ID).bytes, None], pa.uuid()),
+    "maker": pa.array([{"name": "m", "since": 1999}, None]),
+    "where": pa.array([{"latitude": 1.0, "longitude": 2.0}, None]),
+    "parts": pa.array(
+        [[{"name": "p", "since": None}], None], pa.list_(pa.struct({"name": pa.string(), "since": pa.int8()}))
+    ),
+    "image": pa.array([PICTURE, None], pa.large_binary()),
+}
+
+
 def test_every_type_of_arrow_that_a_property_has_arrives_as_its_value(tmp_path: Path) -> None:
-    found = write(
-        tmp_path,
-        {
-            "title": pa.array(["a", None], pa.large_string()),
-            "kind": pa.array(["x", "x"]).dictionary_encode(),
-            "whole": pa.array([1.0, None]),
-            "price": pa.array([Decimal("1.50"), None]),
-            "day": pa.array([date(2026, 1, 31), None]),
-            "time": pa.array([1, None], pa.timestamp("ns")),
-            "zoned": pa.array([1, None], pa.timestamp("s", "Europe/Berlin")),
-            "tags": pa.array([["a"], []], pa.large_list(pa.string())),
-            "shares": pa.array([[0.5, 1], None], pa.list_(pa.float16(), 2)),
-            "ok": pa.array([True, None]),
-            "key": pa.array([UUID(ID).bytes, None], pa.uuid()),
-            "maker": pa.array([{"name": "m", "since": 1999}, None]),
-            "where": pa.array([{"latitude": 1.0, "longitude": 2.0}, None]),
-            "parts": pa.array(
-                [[{"name": "p", "since": None}], None], pa.list_(pa.struct({"name": pa.string(), "since": pa.int8()}))
-            ),
-            "image": pa.array([PICTURE, None], pa.large_binary()),
-        },
-    )
+    found = write(tmp_path, EVERY_TYPE)
     nested = (Property("name", DataType.TEXT), Property("since", DataType.INT))
     here = collection(
         Property("maker", DataType.OBJECT, nested=nested),
