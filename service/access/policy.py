@@ -67,6 +67,7 @@ RULES: dict[str, Rule] = {
     "EmbeddingService/EmbedInputs": Rule(EMBEDDERS),
     "EmbeddingService/ListEmbedders": Rule(ANY),
     "AdminService/GetServerStatus": Rule(ADMINS),
+    "EvaluationService/EvaluateCollection": Rule(ADMINS, "collection", tenants=_tenant),
     "CollectionService/CreateCollection": Rule(ADMINS, "collection.name", follows=False),
     "CollectionService/UpdateCollection": Rule(ADMINS, "collection.name", every_tenant=True),
     "CollectionService/BindVector": Rule(ADMINS, "collection", every_tenant=True),

@@ -14,11 +14,19 @@ from vecgate.v1 import (
     admin_service_pb2,
     collection_service_pb2,
     embedding_service_pb2,
+    evaluation_service_pb2,
     object_service_pb2,
     search_service_pb2,
 )
 
-SERVICES = (admin_service_pb2, collection_service_pb2, embedding_service_pb2, object_service_pb2, search_service_pb2)
+SERVICES = (
+    admin_service_pb2,
+    collection_service_pb2,
+    embedding_service_pb2,
+    evaluation_service_pb2,
+    object_service_pb2,
+    search_service_pb2,
+)
 METHODS: list[MethodDescriptor] = [
     method
     for module in SERVICES

@@ -34,6 +34,7 @@ from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+from vecgate.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
@@ -86,6 +87,7 @@ class Wire:
         self.collections = CollectionServiceStub(self.channel)
         self.objects = ObjectServiceStub(self.channel)
         self.search = SearchServiceStub(self.channel)
+        self.evaluation = EvaluationServiceStub(self.channel)
 
     async def create_pictures(self, **vector: object) -> None:
         """Create a collection Pictures with an image, a title, a year, and one named vector over image and title."""

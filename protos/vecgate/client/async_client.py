@@ -40,6 +40,7 @@ from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import evaluation_service_pb2 as evaluation_pb
 from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import output_fields_pb2 as output_pb
@@ -50,6 +51,7 @@ from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+from vecgate.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
@@ -115,6 +117,7 @@ class AsyncClient:
         )
         self._embedding = EmbeddingServiceStub(self._channel)
         self._admin = AdminServiceStub(self._channel)
+        self._evaluation = EvaluationServiceStub(self._channel)
         self._collection = CollectionServiceStub(self._channel)
         self._object = ObjectServiceStub(self._channel)
         self._search = SearchServiceStub(self._channel)
@@ -702,6 +705,28 @@ class AsyncClient:
             scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
         )
         return await self._call(self._object.DeleteObjects, request)
+
+    async def evaluate_collection(
+        self, request: evaluation_pb.EvaluateCollectionRequest
+    ) -> AsyncIterator[evaluation_pb.EvaluateCollectionResponse]:
+        """Measure how well a collection is searched; yield how far that is, and at the end the result.
+
+        An evaluation that has begun is not repeated when it fails.
+
+        Example:
+            from vecgate.v1 import evaluation_service_pb2 as pb
+
+            wanted = pb.EvaluateCollectionRequest(collection="Pictures", objects=pb.ObjectQueries(sample_size=100))
+            async for event in client.evaluate_collection(wanted):
+                if event.HasField("evaluation"):
+                    print(event.evaluation.systems[0].measures[0].estimate.mean)
+        """
+        try:
+            answers = self._evaluation.EvaluateCollection(request, timeout=self._timeout_s, metadata=self._metadata)
+            async for answer in answers:
+                yield answer
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
 
     async def health(self, service: str = "") -> Health:
         """Return the health of a service such as `vecgate.v1.SearchService`, or of the whole server."""

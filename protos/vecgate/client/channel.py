@@ -10,6 +10,7 @@ _RETRIED_SERVICES = (
     "vecgate.v1.AdminService",
     "vecgate.v1.CollectionService",
     "vecgate.v1.EmbeddingService",
+    "vecgate.v1.EvaluationService",
     "vecgate.v1.ObjectService",
     "vecgate.v1.SearchService",
     "grpc.health.v1.Health",

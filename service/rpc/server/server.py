@@ -17,6 +17,7 @@ from service.core.collections.aliases import Aliases
 from service.core.collections.collections import Collections
 from service.core.collections.tenants import Tenants
 from service.core.embedder_pool import EmbedderPool
+from service.core.evaluating.evaluator import Evaluator
 from service.core.objects.backfilling import Backfiller
 from service.core.objects.importing import MAX_CHUNK_OBJECTS, Importer
 from service.core.objects.missing import MissingVectors
@@ -32,6 +33,7 @@ from service.process.tls import Certificates, certificates_of
 from service.rpc.admin import AdminServicer
 from service.rpc.collections.servicer import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
+from service.rpc.evaluation.servicer import EvaluationServicer
 from service.rpc.objects.servicer import ObjectServicer
 from service.rpc.search.servicer import SearchServicer
 from service.rpc.server.calls import MAX_RESPONSE_BYTES, CallInterceptor
@@ -46,6 +48,7 @@ from vecgate.v1 import (
     collection_service_pb2_grpc,
     embedding_service_pb2,
     embedding_service_pb2_grpc,
+    evaluation_service_pb2_grpc,
     object_service_pb2_grpc,
     search_service_pb2_grpc,
 )
@@ -139,6 +142,9 @@ class GrpcServer:
         )
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
             SearchServicer(searcher, self._projector, limits, keys), services
+        )
+        evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(
+            EvaluationServicer(Evaluator(store, embedders, rerankers), keys), services
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminServicer(

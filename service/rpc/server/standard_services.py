@@ -24,7 +24,8 @@ EMBEDDING = "vecgate.v1.EmbeddingService"
 COLLECTION = "vecgate.v1.CollectionService"
 OBJECT = "vecgate.v1.ObjectService"
 SEARCH = "vecgate.v1.SearchService"
-SERVICES = (ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH)
+EVALUATION = "vecgate.v1.EvaluationService"
+SERVICES = (ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, EVALUATION)
 LIVENESS = "liveness"
 """The process answers, whatever state Weaviate and the embedders are in, because a restart would repair neither."""
 

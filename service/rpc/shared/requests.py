@@ -12,7 +12,7 @@ from service.access import CALLER_KEY
 from service.core.objects.checks import parse_id
 from service.domain import Consistency, ReturnNames, Scope
 from service.errors import InvalidRequest, Violation, Violations, noting
-from vecgate.v1 import embedder_pb2, output_fields_pb2
+from vecgate.v1 import embedder_pb2, evaluation_service_pb2, output_fields_pb2
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import scope_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
@@ -28,6 +28,7 @@ ScopedRequest = (
     | object_pb.DeleteObjectsRequest
     | search_pb.SearchObjectsRequest
     | search_pb.ProjectObjectsRequest
+    | evaluation_service_pb2.EvaluateCollectionRequest
 )
 """A request about objects of a collection."""
 

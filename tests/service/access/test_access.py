@@ -43,6 +43,7 @@ NEEDED: dict[str, Sequence[str]] = {
     "EmbeddingService/EmbedInputs": ["embed"],
     "EmbeddingService/ListEmbedders": PERMISSIONS,
     "AdminService/GetServerStatus": ["admin"],
+    "EvaluationService/EvaluateCollection": ["admin"],
     "CollectionService/CreateCollection": ["admin"],
     "CollectionService/UpdateCollection": ["admin"],
     "CollectionService/BindVector": ["admin"],

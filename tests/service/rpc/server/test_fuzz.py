@@ -26,6 +26,7 @@ from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import evaluation_service_pb2 as evaluation_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
@@ -72,6 +73,9 @@ SOUND: dict[str, Message] = {
         inputs=[Input(text="a cat"), Input(image=Image(content=picture()))], purpose=1, truncate=True
     ),
     "ListEmbedders": embedding_pb.ListEmbeddersRequest(),
+    "EvaluateCollection": evaluation_pb.EvaluateCollectionRequest(
+        collection="Pictures", captions={"property": "title"}, systems=[{}, {"alpha": 0.5}], limit=3
+    ),
     "ImportObjects": object_pb.ImportObjectsRequest(
         collection="Pictures",
         objects=[

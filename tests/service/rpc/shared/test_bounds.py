@@ -412,6 +412,23 @@ TESTS = {
             "service.rpc.shared.filters.MAX_LONGITUDE",
         ],
     },
+    "service.rpc.evaluation.test_evaluation": {
+        "test_what_cannot_be_is_refused_with_the_paths_and_nothing_is_read": [
+            "service.rpc.evaluation.request.MAX_LIMIT",
+            "service.rpc.evaluation.request.MAX_SAMPLE",
+            "service.rpc.evaluation.request.MAX_OBJECTS",
+            "service.rpc.evaluation.request.MAX_GAIN",
+            "service.rpc.evaluation.request.MAX_HITS",
+            "service.core.evaluating.suggesting.MAX_EF",
+        ],
+        "test_long_words_of_a_query_are_cut_in_the_result": ["service.rpc.evaluation.messages.MAX_TEXT_CHARS"],
+    },
+    "service.core.evaluating.test_exact": {
+        "test_all_objects_are_read_in_pages_of_about_the_same_bytes": ["service.core.evaluating.exact.PAGE_BYTES"],
+    },
+    "service.core.evaluating.test_queries": {
+        "test_too_many_values_are_refused": ["service.core.evaluating.queries.MAX_QUERY_VALUES"],
+    },
     "service.core.projecting.test_axes": {
         "test_vectors_without_clear_axes_end_after_so_many_rounds": ["service.core.projecting.axes.MAX_ROUNDS"],
     },

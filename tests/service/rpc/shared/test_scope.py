@@ -9,6 +9,7 @@ from grpc import StatusCode
 from service.domain import Consistency, Scope, TenantActivity
 from tests.service.conftest import Wire, failure_of
 from vecgate.client import where
+from vecgate.v1 import evaluation_service_pb2 as evaluation_pb
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import scope_pb2
 from vecgate.v1 import search_service_pb2 as search_pb
@@ -26,6 +27,13 @@ async def search(wire: Wire, **fields: object) -> search_pb.SearchObjectsRespons
 async def backfill(wire: Wire, **scope: object) -> list[pb.BackfillVectorsResponse]:
     request = pb.BackfillVectorsRequest(collection="Pictures", verify=True, scope=scope)
     return [each async for each in wire.objects.BackfillVectors(request)]
+
+
+async def evaluate(wire: Wire, **scope: object) -> list[evaluation_pb.EvaluateCollectionResponse]:
+    request = evaluation_pb.EvaluateCollectionRequest(
+        collection="Pictures", captions={"property": "title"}, scope=scope
+    )
+    return [each async for each in wire.evaluation.EvaluateCollection(request)]
 
 
 CALLS: dict[str, Callable[..., Awaitable[object]]] = {
@@ -60,6 +68,7 @@ CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     "ProjectObjects": lambda wire, **scope: wire.search.ProjectObjects(
         search_pb.ProjectObjectsRequest(collection="Pictures", scope=scope)
     ),
+    "EvaluateCollection": evaluate,
     "hybrid": lambda wire, **scope: search(wire, hybrid={"bm25": {"query": "red"}}, scope=scope),
 }
 

@@ -1,0 +1,151 @@
+"""Whether an evaluation fits its collection and this server."""
+
+from collections.abc import Iterator
+
+from service.core.embedder_pool import EmbedderPool
+from service.core.reranker_pool import RerankerPool
+from service.core.searching.checks import check_keywords, default_target
+from service.core.searching.reranking import check_reranking
+from service.domain import (
+    CaptionQueries,
+    Collection,
+    DataType,
+    EvaluationWishes,
+    Keywords,
+    NamedVector,
+    ObjectQueries,
+    Reranking,
+    System,
+    WrittenQueries,
+    unknown_property,
+    unknown_vector,
+)
+from service.errors import Violation, Violations, collecting, noting
+
+NAMING = frozenset({DataType.TEXT, DataType.INT, DataType.UUID})
+"""Types of properties whose values can name answers."""
+
+QUERIES_PATH = {ObjectQueries: "objects", CaptionQueries: "captions", WrittenQueries: "queries"}
+
+
+def check_wishes(
+    collection: Collection, wishes: EvaluationWishes, embedders: EmbedderPool, rerankers: RerankerPool
+) -> list[NamedVector]:
+    """Check an evaluation, and return the named vector of each system.
+
+    Raises:
+        InvalidRequest: something does not fit; all violations are listed.
+        RerankerNotFound: this server has no such reranker.
+    """
+    targets = []
+    with collecting() as violations:
+        violations.extend(_query_faults(collection, wishes))
+        for each in wishes.systems:
+            with noting(violations):
+                targets.append(_target(collection, each, embedders))
+                _check_system(collection, wishes, each, targets[-1], violations)
+            _check_words(collection, wishes, each, rerankers, violations)
+        if wishes.wanted_recall is not None and targets:
+            _check_ef(wishes, targets[0], "wanted_recall", violations)
+        if wishes.suggest_alpha:
+            answered = _answered(wishes)
+            violations.require(answered, "suggest_alpha", "needs queries whose answers are known")
+            trial = System("", alpha=0.5, path="suggest_alpha")
+            _check_words(collection, wishes, trial, rerankers, violations)
+        measured = wishes.index_recall or _answered(wishes)
+        path = QUERIES_PATH[type(wishes.queries)]
+        violations.require(measured, path, "have no known answers, and index recall is left out: nothing is measured")
+    return targets
+
+
+def measures_index(wishes: EvaluationWishes, system: System) -> bool:
+    """Return whether a system's index is compared with exact search: not where words or a reranker decide, too."""
+    return wishes.index_recall and system.alpha is None and not system.reranker
+
+
+def _answered(wishes: EvaluationWishes) -> bool:
+    match wishes.queries:
+        case CaptionQueries():
+            return True
+        case WrittenQueries(queries):
+            return bool(queries[0].answers)
+    return False
+
+
+def _query_faults(collection: Collection, wishes: EvaluationWishes) -> Iterator[Violation]:
+    match wishes.queries:
+        case CaptionQueries(name):
+            yield from _property_faults(collection, name, "captions.property", frozenset({DataType.TEXT}))
+        case WrittenQueries(answer_property=name) if name:
+            yield from _property_faults(collection, name, "queries.answer_property", NAMING)
+
+
+def _property_faults(collection: Collection, name: str, path: str, types: frozenset[DataType]) -> Iterator[Violation]:
+    fitting = [each.name for each in collection.properties if each.data_type in types]
+    if collection.find_property(name) is None:
+        yield unknown_property(collection, path, fitting)
+    elif name not in fitting:
+        kinds = " or ".join(sorted(each.value for each in types))
+        yield Violation(path, f"is not of type {kinds}; choose among: {', '.join(fitting)}", "INVALID_PROPERTY")
+
+
+def _target(collection: Collection, system: System, embedders: EmbedderPool) -> NamedVector:
+    if not system.vector:
+        return default_target(collection, embedders.default_vector(collection))
+    found = collection.find_vector(system.vector)
+    with collecting() as violations:
+        if found is None:
+            violations.append(unknown_vector(collection, f"{system.path}.target_vector"))
+    assert found is not None
+    return found
+
+
+def _check_system(
+    collection: Collection, wishes: EvaluationWishes, system: System, target: NamedVector, violations: Violations
+) -> None:
+    usable = target.distance is not None and not target.multi
+    message = f"named vector {target.name!r} of collection {collection.name!r} cannot be searched by this version"
+    violations.require(usable, f"{system.path}.target_vector", message)
+    if system.ef is not None:
+        _check_ef(wishes, target, f"{system.path}.ef", violations)
+
+
+def _check_ef(wishes: EvaluationWishes, target: NamedVector, path: str, violations: Violations) -> None:
+    hnsw = target.index.type == "hnsw"
+    violations.require(hnsw, path, f"needs an HNSW index, and that of {target.name!r} is {target.index.type}")
+    message = (
+        "changes the ef of the index for all searches while it is measured; set allow_ef_change if they may notice that"
+    )
+    violations.require(wishes.change_ef, path, message)
+    violations.require(wishes.index_recall, path, "is judged by the index recall; do not leave that out")
+
+
+def _check_words(
+    collection: Collection, wishes: EvaluationWishes, system: System, rerankers: RerankerPool, violations: Violations
+) -> None:
+    """Check what needs the words of queries."""
+    if system.alpha is None and not system.reranker:
+        return
+    if not _worded(wishes):
+        message = "needs queries with words: captions, or queries that are texts"
+        violations.add(f"{system.path}.{'reranker' if system.reranker else 'alpha'}", message)
+    if system.alpha is not None:
+        keywords = Keywords("", path=f"{system.path}.alpha")
+        check_keywords(collection, keywords, violations, needed=system.alpha != 1)
+    if system.reranker:
+        spec = rerankers.get(system.reranker).spec
+        found = Violations()
+        reranking = Reranking(system.reranker, "", system.rerank_property, system.rerank_image_property)
+        check_reranking(collection, reranking, spec, found)
+        for each in found:
+            where = each.field.replace("rerank.", f"{system.path}.rerank_")
+            violations.append(Violation(where, each.description, each.reason))
+
+
+def _worded(wishes: EvaluationWishes) -> bool:
+    match wishes.queries:
+        case ObjectQueries():
+            return False
+        case WrittenQueries(queries):
+            return all(getattr(each.content, "text", "") for each in queries)
+    return True

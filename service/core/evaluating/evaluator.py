@@ -1,0 +1,276 @@
+"""Evaluations of collections: queries, exact search, the searches of all systems, and what they show."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.core.embedder_pool import EmbedderPool
+from service.core.evaluating.checks import check_wishes, measures_index
+from service.core.evaluating.index_ef import with_ef
+from service.core.evaluating.measures import Measure, check_measures, measure
+from service.core.evaluating.queries import QueryMaker, QuerySet
+from service.core.evaluating.results import (
+    Comparison,
+    Evaluation,
+    Finding,
+    FindingKind,
+    QueryResult,
+    SystemResult,
+    findings_of_comparisons,
+    findings_of_counts,
+    findings_of_system,
+)
+from service.core.evaluating.searching import Run, SystemRunner
+from service.core.evaluating.statistics import Values, compare, estimate
+from service.core.evaluating.suggesting import ALPHAS, AlphaSuggestion, EfSuggestion, best_alpha, smallest_ef
+from service.core.evaluating.task import Stage, Task, Tell
+from service.core.evaluating.truth import IndexTruth
+from service.core.reranker_pool import RerankerPool
+from service.domain import CaptionQueries, EvaluationWishes, NamedVector, System
+from service.errors import InvalidRequest, Overloaded, Violation
+from service.store.base import Store
+
+SHOWN = 5
+"""Queries that gain most, and as many that lose most, for each system; and hits of each."""
+
+FEWEST_FOR_EF = 20
+"""Queries of which one half chooses an ef and the other judges it."""
+
+
+class Evaluator:
+    """Evaluates collections, one at a time.
+
+    Args:
+        store: where objects are.
+        embedders: what embeds queries.
+        rerankers: what sorts hits again.
+    """
+
+    def __init__(self, store: Store, embedders: EmbedderPool, rerankers: RerankerPool) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._rerankers = rerankers
+        self._turn = asyncio.Lock()
+
+    async def evaluate(self, wishes: EvaluationWishes, tell: Tell, api_key: str | None = None) -> Evaluation:
+        """Return how well a collection is searched.
+
+        Args:
+            wishes: what to evaluate.
+            tell: tells the caller how far it is.
+            api_key: the caller's own key for NIMs; None for this server's.
+
+        Raises:
+            Overloaded: another evaluation runs on this server.
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            InvalidRequest: something does not fit the collection, or it is too large.
+            PackageMissing: answers are known, and the library that measures hits against them is not installed.
+            RerankerNotFound: this server has no such reranker.
+            EmbedderError: an embedder or a reranker failed.
+            StoreUnavailable: the store failed.
+        """
+        if self._turn.locked():
+            # Two at once would slow each other down, and measure that.
+            raise Overloaded("another evaluation is running on this server: try again later")
+        async with self._turn:
+            collection = self._embedders.resolve(await self._store.get_collection(wishes.collection))
+            targets = check_wishes(collection, wishes, self._embedders, self._rerankers)
+            task = Task(collection, wishes.scope, tell, api_key)
+            return await _Course(self._store, self._embedders, self._rerankers, wishes, task).run(targets)
+
+
+class _Course:
+    """The course of one evaluation."""
+
+    def __init__(
+        self, store: Store, embedders: EmbedderPool, rerankers: RerankerPool, wishes: EvaluationWishes, task: Task
+    ) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._wishes = wishes
+        self._task = task
+        self._truth = IndexTruth(store, task)
+        self._runner = SystemRunner(store, rerankers, task)
+        self._searches = 0
+        self._expected = 0
+
+    async def run(self, targets: Sequence[NamedVector]) -> Evaluation:
+        """Return what the evaluation finds; see Evaluator.evaluate.
+
+        Args:
+            targets: the named vector of each system.
+        """
+        begun, wishes = time.perf_counter(), self._wishes
+        objects = await self._store.count_objects(self._task.collection.name, wishes.scope)
+        self._check_size(objects)
+        each_once = list({each.name: each for each in targets}.values())
+        queries = await QueryMaker(self._store, self._embedders, self._task, each_once).make(wishes.queries)
+        if queries.answered:
+            check_measures()
+        self._expected = len(queries.queries) * (len(targets) + (len(ALPHAS) if wishes.suggest_alpha else 0))
+        indexed = {
+            target.name: target
+            for system, target in zip(wishes.systems, targets, strict=True)
+            if measures_index(wishes, system)
+        }
+        if wishes.wanted_recall is not None:
+            indexed[targets[0].name] = targets[0]
+        if indexed:
+            await self._truth.read(list(indexed.values()), queries, wishes.limit, objects)
+        everything = range(len(queries.queries))
+        runs = [
+            await self._search(Run(system, target, everything), queries)
+            for system, target in zip(wishes.systems, targets, strict=True)
+        ]
+        values = [await self._measure(each, queries) for each in runs]
+        ef = await self._suggest_ef(targets[0], queries)
+        alpha = await self._suggest_alpha(targets[0], queries)
+        main = Measure.NDCG if queries.answered else Measure.INDEX_RECALL
+        # Resampling takes tenths of a second.
+        results = await asyncio.to_thread(_results, runs, values)
+        comparisons = await asyncio.to_thread(_comparisons, wishes.systems, values)
+        findings = [
+            *self._caption_findings(each_once),
+            *(finding for each in results for finding in findings_of_system(each, objects, wishes.limit)),
+            *findings_of_comparisons(comparisons, wishes.systems[0].name),
+            *(finding for name, each in self._truth.counts.items() for finding in findings_of_counts(name, each)),
+        ]
+        return Evaluation(
+            queries=len(queries.queries),
+            objects=objects,
+            limit=wishes.limit,
+            main=main,
+            systems=results,
+            comparisons=comparisons,
+            shown=_shown(runs, [each.get(main) for each in values], queries),
+            counts=self._truth.counts,
+            findings=findings,
+            ef=ef,
+            alpha=alpha,
+            embedded=queries.embedded,
+            embedding_s=queries.embedding_s,
+            searches=self._searches,
+            seconds=time.perf_counter() - begun,
+        )
+
+    def _check_size(self, objects: int) -> None:
+        most = self._wishes.max_objects
+        if self._wishes.index_recall and objects > most:
+            message = (
+                f"is {most}, and the collection has {objects} objects, all of which exact search reads; give more, or "
+                "leave the index recall out"
+            )
+            raise InvalidRequest([Violation("max_objects", message)])
+
+    async def _search(self, run: Run, queries: QuerySet) -> Run:
+        """Run a system's searches, with its ef."""
+        async with with_ef(self._store, self._task.collection.name, run.target, run.system.ef):
+            return await self._runner.run(run, queries, self._wishes.limit, self._searched)
+
+    async def _searched(self) -> None:
+        self._searches += 1
+        await self._task.tell(Stage.SEARCHING, self._searches, max(self._searches, self._expected))
+
+    async def _measure(self, run: Run, queries: QuerySet) -> dict[Measure, Values]:
+        """Return one value of each measure for each query of a run."""
+        values: dict[Measure, Values] = {}
+        if measures_index(self._wishes, run.system):
+            values[Measure.INDEX_RECALL] = await self._truth.recall(run)
+        if queries.answered:
+            answers = [queries.queries[row].answers for row in run.rows]
+            values |= await asyncio.to_thread(measure, answers, run.names, self._wishes.limit)
+        return values
+
+    async def _suggest_ef(self, target: NamedVector, queries: QuerySet) -> EfSuggestion | None:
+        wanted, limit = self._wishes.wanted_recall, self._wishes.limit
+        if wanted is None:
+            return None
+        count = len(queries.queries)
+        if count < FEWEST_FOR_EF:
+            message = f"needs at least {FEWEST_FOR_EF} queries, and there are {count}"
+            raise InvalidRequest([Violation("wanted_recall", message)])
+
+        async def recall(ef: int, rows: Sequence[int]) -> Values:
+            run = Run(System(f"ef {ef}", target.name, ef=ef), target, rows)
+            return await self._truth.recall(await self._search(run, queries))
+
+        return await smallest_ef(wanted, limit, recall, count)
+
+    async def _suggest_alpha(self, target: NamedVector, queries: QuerySet) -> AlphaSuggestion | None:
+        if not self._wishes.suggest_alpha:
+            return None
+        rows = []
+        for alpha in ALPHAS:
+            run = Run(System(f"alpha {alpha:g}", target.name, alpha), target, range(len(queries.queries)))
+            measured = await self._measure(await self._search(run, queries), queries)
+            rows.append(measured[Measure.NDCG])
+        return best_alpha(np.stack(rows))
+
+    def _caption_findings(self, targets: Sequence[NamedVector]) -> list[Finding]:
+        wanted = self._wishes.queries
+        if not isinstance(wanted, CaptionQueries):
+            return []
+        made_of_it = [each.name for each in targets if wanted.property in {field.name for field in each.text_fields}]
+        return [
+            Finding(
+                FindingKind.CAPTION_IN_VECTOR,
+                "",
+                f"vector {name!r} is made of {wanted.property!r} itself, so its captions are easy to find; choose a "
+                "property that is not in it, or compare such vectors with each other only",
+            )
+            for name in made_of_it
+        ]
+
+
+def _results(runs: Sequence[Run], values: Sequence[dict[Measure, Values]]) -> list[SystemResult]:
+    return [
+        SystemResult(
+            run.system,
+            run.target,
+            {kind: estimate(each) for kind, each in measured.items()},
+            searches=len(run.rows),
+            mean_s=float(run.seconds.mean()),
+            median_s=float(np.median(run.seconds)),
+            p95_s=float(np.quantile(run.seconds, 0.95)),
+            lost=len(run.lost),
+        )
+        for run, measured in zip(runs, values, strict=True)
+    ]
+
+
+def _comparisons(systems: Sequence[System], values: Sequence[dict[Measure, Values]]) -> list[Comparison]:
+    """Compare all systems with the first one."""
+    first, others = values[0], list(zip(systems[1:], values[1:], strict=True))
+    return [
+        Comparison(system.name, kind, compare(first[kind], measured[kind], comparisons=len(others)))
+        for system, measured in others
+        for kind in Measure
+        if kind in first and kind in measured
+    ]
+
+
+def _shown(runs: Sequence[Run], values: Sequence[Values | None], queries: QuerySet) -> list[QueryResult]:
+    """Return the queries by which systems differ most from the first one, or those that go worst of a single one."""
+    first = values[0]
+    if first is None:
+        return []
+    rows: dict[int, None] = {}
+    if len(runs) == 1:
+        rows.update(dict.fromkeys(int(row) for row in np.argsort(first, kind="stable")[:SHOWN] if first[row] < 1))
+    for other in values[1:]:
+        if other is not None:
+            change = other - first
+            order = np.argsort(change, kind="stable")
+            rows.update(dict.fromkeys(int(row) for row in order[:SHOWN] if change[row] < 0))
+            rows.update(dict.fromkeys(int(row) for row in order[::-1][:SHOWN] if change[row] > 0))
+    return [
+        QueryResult(
+            queries.queries[row],
+            [float("nan") if each is None else float(each[row]) for each in values],
+            [run.ids[row][:SHOWN] for run in runs],
+        )
+        for row in rows
+    ]

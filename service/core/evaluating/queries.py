@@ -1,0 +1,237 @@
+"""The queries of an evaluation, with their vectors: sampled objects, their captions, or the caller's own."""
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
+
+from embedders.contract import (
+    Embedding,
+    EmbedOptions,
+    Input,
+    Outcome,
+    Priority,
+    Purpose,
+    TextImageInput,
+    TextInput,
+    Vector,
+)
+from embedders.errors import InputRejected
+from embedders.texts import is_blank
+from service.core.embedder_pool import EmbedderPool
+from service.core.evaluating.task import Stage, Task
+from service.core.projecting.sample import SampleOf, read_sample
+from service.domain import (
+    CaptionQueries,
+    NamedVector,
+    ObjectQueries,
+    ReturnFields,
+    StoredObject,
+    WrittenQueries,
+)
+from service.errors import InvalidRequest, Violation, collecting, pair_rejection, rejection
+from service.store.base import Store
+
+READ_AT_ONCE = 50
+"""Objects that are read at a time, with all their vectors."""
+
+EMBEDDED_AT_ONCE = 64
+"""Inputs of one call of an embedder, after which the caller hears how far it is."""
+
+MAX_QUERY_VALUES = 20_480_000
+"""Values in the vectors of all queries, for each named vector: 82 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query.
+
+    Attributes:
+        id: what the results call it: that of its object, or the caller's own.
+        text: its words; empty for a picture alone, and for a query by an object's vector.
+        object: the stored object that it comes from; None where it comes from the caller.
+        answers: how good each answer is, by name; empty where no answers are known.
+    """
+
+    id: str
+    text: str = ""
+    object: UUID | None = None
+    answers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuerySet:
+    """Queries and their vectors.
+
+    Attributes:
+        queries: the queries.
+        vectors: float32, shape (queries, dimension), by named vector.
+        by_objects: whether they are searches by objects' own vectors, where an object is no hit of itself.
+        answered: whether their answers are known.
+        answer_property: the property whose values name the answers; empty for the ids of objects.
+        embedded: how many inputs were embedded for them.
+        embedding_s: how long that took, in seconds.
+    """
+
+    queries: Sequence[Query]
+    vectors: Mapping[str, Vector]
+    by_objects: bool = False
+    answered: bool = False
+    answer_property: str = ""
+    embedded: int = 0
+    embedding_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Work:
+    """What embedding took."""
+
+    inputs: int = 0
+    seconds: float = 0.0
+
+
+class QueryMaker:
+    """Makes the queries of an evaluation, with a vector for each of some named vectors."""
+
+    def __init__(self, store: Store, embedders: EmbedderPool, task: Task, targets: Sequence[NamedVector]) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._task = task
+        self._targets = targets
+
+    async def make(self, wanted: ObjectQueries | CaptionQueries | WrittenQueries) -> QuerySet:
+        """Return the queries.
+
+        Raises:
+            InvalidRequest: no object has what the queries are made of, or an input of the caller cannot be embedded.
+            CollectionNotBound: a named vector is bound to no space, and texts or images are to be embedded for it.
+            SpaceMismatch: no embedder has the space of a named vector.
+            EmbedderError: an embedder failed.
+            StoreUnavailable: the store failed.
+        """
+        match wanted:
+            case ObjectQueries():
+                return await self._of_objects(wanted)
+            case CaptionQueries():
+                return await self._of_captions(wanted)
+            case WrittenQueries():
+                return await self._written(wanted)
+
+    async def _of_objects(self, wanted: ObjectQueries) -> QuerySet:
+        names = [each.name for each in self._targets]
+        queries: list[Query] = []
+        rows: dict[str, list[Vector]] = {name: [] for name in names}
+        fields = ReturnFields(vectors=names)
+        async for page in self._sample(wanted.size, fields):
+            for each in page:
+                if all(name in each.vectors and each.vectors[name].any() for name in names):
+                    queries.append(Query(str(each.id), object=each.id))
+                    for name in names:
+                        rows[name].append(each.vectors[name])
+        _check_any(queries, "objects.sample_size", f"has the vectors {', '.join(names)}; fill them with a backfill")
+        return QuerySet(queries, {name: _stacked(found) for name, found in rows.items()}, by_objects=True)
+
+    async def _of_captions(self, wanted: CaptionQueries) -> QuerySet:
+        queries: list[Query] = []
+        fields = ReturnFields(properties=[wanted.property])
+        async for page in self._sample(wanted.size, fields):
+            for each in page:
+                text = each.properties.get(wanted.property)
+                if isinstance(text, str) and not is_blank(text):
+                    queries.append(Query(str(each.id), text, each.id, {str(each.id): 1}))
+        _check_any(queries, "captions.property", f"has a text in {wanted.property!r}; name another property")
+        inputs: list[Input] = [TextInput(each.text, truncate=True) for each in queries]
+        vectors, refused, work = await self._embed(inputs)
+        kept = [row for row in range(len(queries)) if row not in refused]
+        _check_any(kept, "captions.property", f"has a text in {wanted.property!r} that the model reads")
+        return QuerySet(
+            [queries[row] for row in kept],
+            {name: _stacked([rows[row] for row in kept]) for name, rows in vectors.items()},
+            answered=True,
+            embedded=work.inputs,
+            embedding_s=work.seconds,
+        )
+
+    async def _written(self, wanted: WrittenQueries) -> QuerySet:
+        queries = [Query(each.id, _text_of(each.content), None, each.answers) for each in wanted.queries]
+        contents = [each.content for each in wanted.queries]
+        vectors, refused, work = await self._embed(contents)
+        with collecting() as violations:
+            for row, error in refused.items():
+                asked = wanted.queries[row]
+                paired = isinstance(asked.content, TextImageInput)
+                refusal = pair_rejection(error, asked.path) if paired else rejection(error, asked.path)
+                violations.extend(refusal.violations)
+        return QuerySet(
+            queries,
+            {name: _stacked([rows[row] for row in range(len(queries))]) for name, rows in vectors.items()},
+            answered=bool(wanted.queries[0].answers),
+            answer_property=wanted.answer_property,
+            embedded=work.inputs,
+            embedding_s=work.seconds,
+        )
+
+    async def _sample(self, size: int, fields: ReturnFields) -> AsyncIterator[list[StoredObject]]:
+        """Yield objects from all over a collection that have a named vector, with some fields."""
+        name, scope = self._task.collection.name, self._task.scope
+        total = await self._store.count_objects(name, scope)
+        sample = await read_sample(self._store, SampleOf(name, self._targets[0].name, size, scope=scope), total)
+        for start in range(0, len(sample.ids), READ_AT_ONCE):
+            some = sample.ids[start : start + READ_AT_ONCE]
+            found = await self._store.get_objects(name, some, fields, scope)
+            await self._task.tell(Stage.SAMPLING, start + len(some), len(sample.ids))
+            yield list(found.values())
+
+    async def _embed(
+        self, inputs: Sequence[Input]
+    ) -> tuple[dict[str, dict[int, Vector]], dict[int, InputRejected], _Work]:
+        """Return the vectors of inputs by named vector and row, why others have none, and what it took."""
+        options = EmbedOptions(Purpose.QUERY, Priority.BULK, self._task.api_key)
+        vectors: dict[str, dict[int, Vector]] = {}
+        spaces: dict[str, dict[int, Vector]] = {}
+        refused: dict[int, InputRejected] = {}
+        work = _Work()
+        for target in self._targets:
+            space = target.space.id if target.space else ""
+            if space not in spaces:
+                embedders = self._embedders.for_vector(self._task.collection.name, target)
+                rows = spaces[space] = {}
+                begun = time.perf_counter()
+                for start in range(0, len(inputs), EMBEDDED_AT_ONCE):
+                    some = inputs[start : start + EMBEDDED_AT_ONCE]
+                    _, outcomes = await self._embedders.embed_with_first(embedders, some, options)
+                    _sort(start, outcomes, rows, refused)
+                    work.inputs += len(some)
+                    await self._task.tell(Stage.EMBEDDING, work.inputs, len(inputs) * len(self._targets))
+                work.seconds += time.perf_counter() - begun
+            vectors[target.name] = spaces[space]
+        return vectors, refused, work
+
+
+def _text_of(content: Input) -> str:
+    return content.text if isinstance(content, TextInput | TextImageInput) else ""
+
+
+def _sort(
+    start: int, outcomes: Sequence[Outcome], vectors: dict[int, Vector], refused: dict[int, InputRejected]
+) -> None:
+    for row, outcome in enumerate(outcomes, start):
+        if isinstance(outcome, Embedding):
+            vectors[row] = outcome.vector
+        else:
+            refused[row] = outcome
+
+
+def _stacked(rows: Sequence[Vector]) -> Vector:
+    size = sum(map(len, rows))
+    if size > MAX_QUERY_VALUES:
+        message = f"have {size} values in their vectors, the most is {MAX_QUERY_VALUES}; take fewer queries"
+        raise InvalidRequest([Violation("queries", message)])
+    return np.stack(rows).astype(np.float32)
+
+
+def _check_any(found: Sequence[object], path: str, what: str) -> None:
+    if not found:
+        raise InvalidRequest([Violation(path, f"no object was found that {what}")])

@@ -1,0 +1,192 @@
+"""What an evaluation finds, and the words for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from uuid import UUID
+
+from service.core.evaluating.measures import Measure
+from service.core.evaluating.queries import Query
+from service.core.evaluating.statistics import Difference, Estimate
+from service.core.evaluating.suggesting import AlphaSuggestion, EfSuggestion
+from service.core.evaluating.truth import VectorCounts
+from service.domain import NamedVector, System
+
+GOOD_RECALL = 0.95
+"""An index that surely finds less is named."""
+
+
+class FindingKind(Enum):
+    """What an evaluation warns of; the numbers are those of the API."""
+
+    LOW_INDEX_RECALL = 1
+    OBJECTS_NOT_FOUND = 2
+    NO_BETTER_THAN_CHANCE = 3
+    WORSE = 4
+    CAPTION_IN_VECTOR = 5
+    VECTORS_MISSING = 6
+    VECTORS_ZERO = 7
+    VECTORS_DOUBLED = 8
+    WRONG_LENGTH = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One warning: about which system, in words, with what to do; the system is empty for the collection itself."""
+
+    kind: FindingKind
+    system: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemResult:
+    """How well a system does.
+
+    Attributes:
+        system: the system.
+        target: the named vector that it searched.
+        measures: the mean of each measure.
+        searches: how many searches it was asked for.
+        mean_s: the mean time of a search, as median_s and p95_s in seconds.
+        lost: how many objects were not found by their own vectors.
+    """
+
+    system: System
+    target: NamedVector
+    measures: Mapping[Measure, Estimate]
+    searches: int
+    mean_s: float
+    median_s: float
+    p95_s: float
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How much more a system has of a measure than the first one."""
+
+    system: str
+    measure: Measure
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """A query by which systems differ much, or which goes badly.
+
+    Attributes:
+        query: the query.
+        values: the measure by system, in their order.
+        found: the first hits by system.
+    """
+
+    query: Query
+    values: Sequence[float]
+    found: Sequence[Sequence[UUID]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation finds.
+
+    Attributes:
+        queries: how many there were.
+        objects: how many objects the collection or tenant has.
+        limit: hits that count.
+        main: the measure by which queries are shown.
+        systems: in the order of the wishes.
+        comparisons: of all systems but the first one with that.
+        shown: queries by which systems differ most, or that go worst.
+        counts: what reading all vectors showed, by named vector; empty if they were not read.
+        findings: what to look at.
+        ef: the suggested ef; None if none was asked for.
+        alpha: the suggested alpha; None if none was asked for.
+        embedded: inputs that were embedded.
+        embedding_s: how long that took, in seconds.
+        searches: searches of all systems, and of suggestions.
+        seconds: how long all took.
+    """
+
+    queries: int
+    objects: int
+    limit: int
+    main: Measure
+    systems: Sequence[SystemResult]
+    comparisons: Sequence[Comparison]
+    shown: Sequence[QueryResult]
+    counts: Mapping[str, VectorCounts]
+    findings: Sequence[Finding]
+    ef: EfSuggestion | None
+    alpha: AlphaSuggestion | None
+    embedded: int
+    embedding_s: float
+    searches: int
+    seconds: float
+
+
+def findings_of_system(result: SystemResult, objects: int, limit: int) -> list[Finding]:
+    """Return what is wrong with one system."""
+    name, found = result.system.name, []
+    recall = result.measures.get(Measure.INDEX_RECALL)
+    if recall is not None and recall.high < GOOD_RECALL:
+        message = (
+            f"its index finds {recall.mean:.1%} of the nearest objects; raise the ef of its HNSW index, or the "
+            "rescore limit of its quantizer, or look for objects that the index has lost: "
+            "`vecgate objects backfill --verify`"
+        )
+        found.append(Finding(FindingKind.LOW_INDEX_RECALL, name, message))
+    if result.lost:
+        message = (
+            f"{result.lost} of {result.searches} objects are not found by their own vectors: the index has lost them, "
+            "or searches too little; `vecgate objects backfill --verify` enters lost ones again"
+        )
+        found.append(Finding(FindingKind.OBJECTS_NOT_FOUND, name, message))
+    answers = result.measures.get(Measure.RECALL)
+    if answers is not None and objects > limit and answers.low <= limit / objects:
+        message = (
+            f"it finds {answers.mean:.1%} of the answers among {limit} hits, and chance finds {limit / objects:.1%}: "
+            "the queries are embedded by another model than the objects, or the model does not know such things; "
+            f"`vecgate collections bind` compares stored vectors of {result.target.name!r} with the embedder's"
+        )
+        found.append(Finding(FindingKind.NO_BETTER_THAN_CHANCE, name, message))
+    return found
+
+
+def findings_of_comparisons(comparisons: Sequence[Comparison], first: str) -> list[Finding]:
+    """Return which systems are really worse than the first one, or it than others."""
+    found = []
+    for each in comparisons:
+        change = each.difference
+        if change.real:
+            worse, better = (each.system, first) if change.mean.mean < 0 else (first, each.system)
+            message = f"its {each.measure.value} is {abs(change.mean.mean):.3f} lower than that of {better!r}"
+            found.append(Finding(FindingKind.WORSE, worse, message))
+    return found
+
+
+def findings_of_counts(name: str, counts: VectorCounts) -> list[Finding]:
+    """Return what is wrong with the vectors of a named vector."""
+    words = {
+        FindingKind.VECTORS_MISSING: (
+            counts.missing,
+            "lack it, and searches do not find them; `vecgate objects backfill` fills them in",
+        ),
+        FindingKind.VECTORS_ZERO: (
+            counts.zero,
+            "have only zeros in it, which has no direction; import them again, or update them with their own vectors",
+        ),
+        FindingKind.WRONG_LENGTH: (
+            counts.other_length,
+            "have another number of values in it than the queries; they come from another model",
+        ),
+        FindingKind.VECTORS_DOUBLED: (
+            counts.doubled,
+            "share it with another object: they have the same content, or their embedder does not tell them apart",
+        ),
+    }
+    return [
+        Finding(kind, "", f"vector {name!r}: {count} of {counts.objects} objects {what}")
+        for kind, (count, what) in words.items()
+        if count
+    ]

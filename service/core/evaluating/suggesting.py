@@ -1,0 +1,103 @@
+"""The smallest ef that reaches a wanted recall, and the best alpha of hybrid searches."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.evaluating.statistics import Estimate, Values, estimate
+
+MAX_EF = 4096
+"""The largest ef that is tried."""
+
+FINENESS = 32
+"""The search for an ef ends when what is left to choose among is a 32nd of it."""
+
+ALPHAS = tuple(step / 10 for step in range(11))
+"""What is tried of alpha."""
+
+FOLDS = 5
+"""Parts of the queries: each in turn judges the alpha that is best for the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class EfSuggestion:
+    """The smallest ef that reaches a wanted recall.
+
+    Attributes:
+        wanted: the recall.
+        ef: the ef; the largest that was tried if none reaches it.
+        reached: whether it reaches it.
+        recall: what it reached on other queries than those by which it was chosen.
+        tried: every ef that was tried, with the recall that it reached.
+    """
+
+    wanted: float
+    ef: int
+    reached: bool
+    recall: Estimate
+    tried: Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class AlphaSuggestion:
+    """The best alpha.
+
+    Attributes:
+        alpha: the best one for all queries.
+        value: what it is worth for other queries, by cross-validation.
+        tried: every alpha that was tried, with the mean of the measure.
+    """
+
+    alpha: float
+    value: Estimate
+    tried: Sequence[tuple[float, float]]
+
+
+async def smallest_ef(
+    wanted: float, least: int, measure: Callable[[int, Sequence[int]], Awaitable[Values]], count: int
+) -> EfSuggestion:
+    """Return the smallest ef that reaches a recall on one half of the queries, and what it reaches on the other half.
+
+    Args:
+        wanted: the recall.
+        least: the smallest ef that makes a difference: the number of hits.
+        measure: returns the recall of some queries, by their places, with an ef.
+        count: how many queries there are, two or more.
+    """
+    choosing, checking = range(0, count, 2), range(1, count, 2)
+    tried: dict[int, float] = {}
+
+    async def reaches(ef: int) -> bool:
+        if ef not in tried:
+            tried[ef] = float((await measure(ef, choosing)).mean())
+        return tried[ef] >= wanted
+
+    low, high = least, least
+    while not await reaches(high) and high < MAX_EF:
+        low, high = high, min(MAX_EF, 2 * high)
+    reached = await reaches(high)
+    while reached and high - low > max(1, high // FINENESS):
+        middle = (low + high) // 2
+        low, high = (low, middle) if await reaches(middle) else (middle, high)
+    found = estimate(await measure(high, checking))
+    return EfSuggestion(wanted, high, reached, found, sorted(tried.items()))
+
+
+def best_alpha(values: NDArray[np.float64]) -> AlphaSuggestion:
+    """Return the best of ALPHAS.
+
+    Args:
+        values: float64, shape (alphas, queries): the measure of each query with each alpha.
+    """
+    count = values.shape[1]
+    folds = np.arange(count) % min(FOLDS, count)
+    judged = np.zeros(count)
+    for fold in range(int(folds.max()) + 1):
+        others = values[:, folds != fold]
+        best = int(others.mean(axis=1).argmax()) if others.shape[1] else 0
+        judged[folds == fold] = values[best, folds == fold]
+    means = values.mean(axis=1)
+    tried = [(alpha, float(mean)) for alpha, mean in zip(ALPHAS, means, strict=True)]
+    return AlphaSuggestion(ALPHAS[int(means.argmax())], estimate(judged), tried)

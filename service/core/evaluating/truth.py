@@ -1,0 +1,140 @@
+"""How much of what exact search finds an index finds, and what reading all vectors shows of them."""
+
+import asyncio
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
+
+from embedders.contract import Vector
+from service.core.evaluating.exact import Nearest, every_object, rows_of
+from service.core.evaluating.queries import QuerySet
+from service.core.evaluating.searching import Run
+from service.core.evaluating.statistics import Values
+from service.core.evaluating.task import Stage, Task
+from service.domain import NamedVector, ReturnFields, StoredObject
+from service.store.base import Store
+
+READ_AT_ONCE = 50
+"""Objects whose vectors are read at a time."""
+
+
+@dataclass(slots=True)
+class VectorCounts:
+    """What reading all objects shows of a named vector.
+
+    Attributes:
+        objects: objects that were read.
+        missing: those that lack it.
+        zero: those in which all its values are zero, which has no direction.
+        other_length: those in which it has another number of values than the queries' vectors.
+        doubled: those whose vector another object has, too.
+    """
+
+    objects: int = 0
+    missing: int = 0
+    zero: int = 0
+    other_length: int = 0
+    doubled: int = 0
+    _hashes: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def add(self, page: Sequence[StoredObject], name: str, dimension: int) -> None:
+        """Count the objects of a page."""
+        for each in page:
+            vector = each.vectors.get(name)
+            self.objects += 1
+            if vector is None:
+                self.missing += 1
+            elif len(vector) != dimension:
+                self.other_length += 1
+            elif not vector.any():
+                self.zero += 1
+            else:
+                self._hashes.append(hash(vector.tobytes()))
+
+    def end(self) -> None:
+        """Count the doubled ones, after the last page."""
+        _, counts = np.unique(np.frombuffer(self._hashes, np.int64), return_counts=True)
+        self.doubled = int(counts[counts > 1].sum())
+
+
+class IndexTruth:
+    """What exact search finds, against which indexes are measured.
+
+    Attributes:
+        counts: what reading showed, by named vector.
+    """
+
+    def __init__(self, store: Store, task: Task) -> None:
+        self.counts: dict[str, VectorCounts] = {}
+        self._store = store
+        self._task = task
+        self._collection, self._scope = task.collection.name, task.scope
+        self._nearest: dict[str, Nearest] = {}
+
+    async def read(self, targets: Sequence[NamedVector], queries: QuerySet, limit: int, total: int) -> None:
+        """Read all vectors, and remember the nearest ones of each query.
+
+        Args:
+            targets: the named vectors.
+            queries: the queries.
+            limit: how many nearest objects count.
+            total: about how many objects there are, for the caller.
+
+        Raises:
+            StoreUnavailable: the store failed.
+        """
+        own = [each.object if queries.by_objects else None for each in queries.queries]
+        for each in targets:
+            assert each.distance is not None
+            self._nearest[each.name] = Nearest(each.distance, queries.vectors[each.name], limit, own)
+            self.counts[each.name] = VectorCounts()
+        done = 0
+        async for page in every_object(self._store, self._collection, list(self._nearest), self._scope):
+            await asyncio.to_thread(self._add, page, queries.vectors)
+            done += len(page)
+            await self._task.tell(Stage.READING, done, max(done, total))
+        for counts in self.counts.values():
+            counts.end()
+
+    def _add(self, page: Sequence[StoredObject], queries: Mapping[str, Vector]) -> None:
+        for name, nearest in self._nearest.items():
+            dimension = queries[name].shape[1]
+            ids, rows = rows_of(page, name, dimension)
+            if ids:
+                nearest.add(ids, rows)
+            self.counts[name].add(page, name, dimension)
+
+    async def recall(self, run: Run) -> Values:
+        """Return for each query of a run the share of the exactly nearest objects that it found.
+
+        Another object that is as near as the farthest of these counts as well.
+
+        Returns:
+            float64, shape (rows,).
+
+        Raises:
+            StoreUnavailable: the store failed.
+        """
+        nearest, name = self._nearest[run.target.name], run.target.name
+        true = [{id_ for id_ in nearest.ids[row] if id_ is not None} for row in run.rows]
+        others = [[id_ for id_ in ids if id_ not in near] for ids, near in zip(run.ids, true, strict=True)]
+        vectors = await self._vectors(name, list({id_ for ids in others for id_ in ids}))
+        values = np.ones(len(run.rows))
+        for place, row in enumerate(run.rows):
+            if true[place]:
+                right = len(run.ids[place]) - len(others[place])
+                right += sum(nearest.within(row, vectors[id_]) for id_ in others[place] if id_ in vectors)
+                values[place] = min(1.0, right / len(true[place]))
+        return values
+
+    async def _vectors(self, name: str, ids: Sequence[UUID]) -> dict[UUID, Vector]:
+        found: dict[UUID, Vector] = {}
+        for start in range(0, len(ids), READ_AT_ONCE):
+            some = ids[start : start + READ_AT_ONCE]
+            fields = ReturnFields(vectors=[name])
+            read = await self._store.get_objects(self._collection, some, fields, self._scope)
+            found |= {id_: each.vectors[name] for id_, each in read.items() if name in each.vectors}
+        return found

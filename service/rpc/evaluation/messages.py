@@ -1,0 +1,130 @@
+"""What an evaluation finds, as messages."""
+
+import math
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+
+from service.core.evaluating.measures import Measure
+from service.core.evaluating.results import Evaluation, QueryResult, SystemResult
+from service.core.evaluating.statistics import Estimate
+from service.domain import System
+from vecgate.v1 import evaluation_service_pb2 as pb
+
+MEASURES: "dict[Measure, pb.EvaluationMeasure.ValueType]" = {
+    Measure.INDEX_RECALL: pb.EVALUATION_MEASURE_INDEX_RECALL,
+    Measure.NDCG: pb.EVALUATION_MEASURE_NDCG,
+    Measure.RECIPROCAL_RANK: pb.EVALUATION_MEASURE_RECIPROCAL_RANK,
+    Measure.RECALL: pb.EVALUATION_MEASURE_RECALL,
+}
+MAX_TEXT_CHARS = 200
+"""Of the words of a query in the result."""
+
+
+def evaluation_to_pb(found: Evaluation) -> pb.Evaluation:
+    """Return an evaluation as a message."""
+    message = pb.Evaluation(
+        query_count=found.queries,
+        object_count=found.objects,
+        limit=found.limit,
+        main_measure=MEASURES[found.main],
+        systems=map(_system_result, found.systems),
+        queries=map(_query_result, found.shown),
+        embedded_inputs=found.embedded,
+        embedding_time=_duration(found.embedding_s),
+        searches=found.searches,
+        time=_duration(found.seconds),
+    )
+    for each in found.comparisons:
+        message.comparisons.add(
+            system=each.system,
+            measure=MEASURES[each.measure],
+            difference=_estimate(each.difference.mean),
+            chance=each.difference.chance,
+            real=each.difference.real,
+        )
+    for name, counts in found.counts.items():
+        message.vectors.add(
+            name=name,
+            objects=counts.objects,
+            missing=counts.missing,
+            zero=counts.zero,
+            other_length=counts.other_length,
+            doubled=counts.doubled,
+        )
+    for finding in found.findings:
+        kind = pb.FindingKind.Value(f"FINDING_KIND_{finding.kind.name}")
+        message.findings.add(kind=kind, system=finding.system, message=finding.message)
+    _add_suggestions(message, found)
+    return message
+
+
+def _add_suggestions(message: pb.Evaluation, found: Evaluation) -> None:
+    if (ef := found.ef) is not None:
+        message.ef.CopyFrom(
+            pb.EfSuggestion(
+                wanted_recall=ef.wanted,
+                ef=ef.ef,
+                reached=ef.reached,
+                recall=_estimate(ef.recall),
+                tried=[pb.TriedEf(ef=value, recall=recall) for value, recall in ef.tried],
+            )
+        )
+    if (best := found.alpha) is not None:
+        message.alpha.CopyFrom(
+            pb.AlphaSuggestion(
+                alpha=best.alpha,
+                ndcg=_estimate(best.value),
+                tried=[pb.TriedAlpha(alpha=alpha, ndcg=value) for alpha, value in best.tried],
+            )
+        )
+
+
+def _system_result(result: SystemResult) -> pb.SystemResult:
+    return pb.SystemResult(
+        system=_system(result.system, result.target.name),
+        space=result.target.space.id if result.target.space else "",
+        measures=[
+            pb.MeasuredEstimate(measure=MEASURES[each], estimate=_estimate(value))
+            for each, value in result.measures.items()
+        ],
+        searches=result.searches,
+        mean_time=_duration(result.mean_s),
+        median_time=_duration(result.median_s),
+        p95_time=_duration(result.p95_s),
+        lost_objects=result.lost,
+    )
+
+
+def _system(system: System, vector: str) -> pb.EvaluatedSystem:
+    return pb.EvaluatedSystem(
+        name=system.name,
+        target_vector=vector,
+        alpha=system.alpha,
+        ef=system.ef,
+        reranker=system.reranker,
+        rerank_property=system.rerank_property,
+        rerank_image_property=system.rerank_image_property,
+    )
+
+
+def _query_result(result: QueryResult) -> pb.QueryResult:
+    return pb.QueryResult(
+        id=result.query.id,
+        text=result.query.text[:MAX_TEXT_CHARS],
+        stored=result.query.object is not None,
+        found=[
+            pb.FoundObjects(value=None if math.isnan(value) else value, ids=map(str, ids))
+            for value, ids in zip(result.values, result.found, strict=True)
+        ],
+    )
+
+
+def _estimate(estimate: Estimate) -> pb.Estimate:
+    return pb.Estimate(mean=estimate.mean, low=estimate.low, high=estimate.high)
+
+
+def _duration(seconds: float) -> Duration:
+    message = Duration()
+    message.FromTimedelta(timedelta(seconds=seconds))
+    return message

@@ -1,0 +1,142 @@
+"""EvaluateCollectionRequest: one walk checks it and makes the wishes of the domain."""
+
+from embedders.contract import TextInput
+from service.core.evaluating.suggesting import MAX_EF
+from service.domain import CaptionQueries, EvaluationWishes, ObjectQueries, System, WrittenQueries, WrittenQuery
+from service.errors import Violations, collecting
+from service.rpc.embedding import input_from_pb
+from service.rpc.shared.requests import parse_scope
+from vecgate.v1 import evaluation_service_pb2 as pb
+
+DEFAULT_LIMIT = 10
+MAX_LIMIT = 100
+DEFAULT_SAMPLE = 200
+MAX_SAMPLE = 1000
+DEFAULT_OBJECTS = 1_000_000
+MAX_OBJECTS = 10_000_000
+"""Objects that exact search reads: ten million vectors of 1,024 values are 40 GB, some hours of reading."""
+MAX_GAIN = 1000
+MAX_HITS = 1_000_000
+"""Hits of all systems together, whose ids are kept until the end: about 100 MB."""
+
+
+def parse_evaluation(request: pb.EvaluateCollectionRequest) -> EvaluationWishes:
+    """Return what to evaluate; names are not checked, which needs the collection, nor texts and images.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    with collecting() as violations:
+        scope = parse_scope(violations, request)
+        limit = request.limit or DEFAULT_LIMIT
+        fits = 0 < limit <= MAX_LIMIT
+        violations.require(fits, "limit", f"is {limit}; give 0 (for {DEFAULT_LIMIT}) to {MAX_LIMIT}")
+        most = request.max_objects
+        violations.require(
+            0 <= most <= MAX_OBJECTS, "max_objects", f"is {most}; give 0 (for {DEFAULT_OBJECTS}) to {MAX_OBJECTS}"
+        )
+        wanted = request.wanted_recall if request.HasField("wanted_recall") else None
+        # NaN is within no bounds.
+        fits = wanted is None or 0 < wanted <= 1
+        violations.require(fits, "wanted_recall", f"is {wanted}; give a number over 0 and up to 1")
+        queries = _queries(request, violations)
+        systems = tuple(
+            _system(each, f"systems[{index}]", violations)
+            for index, each in enumerate(request.systems or [pb.EvaluatedSystem()])
+        )
+        violations.require_unique([each.name for each in systems], "systems")
+        count = len(queries.queries) if isinstance(queries, WrittenQueries) else queries.size
+        hits = count * len(systems) * limit
+        message = f"times queries and limit are {hits} hits, the most is {MAX_HITS}; give fewer of one of them"
+        violations.require(hits <= MAX_HITS, "systems", message)
+    return EvaluationWishes(
+        request.collection,
+        queries,
+        systems,
+        limit,
+        index_recall=not request.skip_index_recall,
+        max_objects=most or DEFAULT_OBJECTS,
+        change_ef=request.allow_ef_change,
+        wanted_recall=wanted,
+        suggest_alpha=request.suggest_alpha,
+        scope=scope,
+    )
+
+
+def _queries(
+    request: pb.EvaluateCollectionRequest, violations: Violations
+) -> ObjectQueries | CaptionQueries | WrittenQueries:
+    match request.WhichOneof("query_set"):
+        case "captions":
+            violations.require(request.captions.property, "captions.property", "is required; name a text property")
+            size = _size(request.captions.sample_size, "captions.sample_size", violations)
+            return CaptionQueries(request.captions.property, size)
+        case "queries":
+            return _written(request.queries, violations)
+        case "objects":
+            return ObjectQueries(_size(request.objects.sample_size, "objects.sample_size", violations))
+    violations.add("query_set", "is required; set objects, captions or queries")
+    return ObjectQueries(1)
+
+
+def _size(size: int, path: str, violations: Violations) -> int:
+    fits = 0 <= size <= MAX_SAMPLE
+    violations.require(fits, path, f"is {size}; give 0 (for {DEFAULT_SAMPLE}) to {MAX_SAMPLE}")
+    return size or DEFAULT_SAMPLE
+
+
+def _written(message: pb.WrittenQueries, violations: Violations) -> WrittenQueries:
+    violations.require(message.queries, "queries.queries", "is empty; give at least one query")
+    queries, seen = [], set()
+    answered = sum(bool(each.answers) for each in message.queries)
+    for index, each in enumerate(message.queries):
+        path = f"queries.queries[{index}]"
+        violations.require(each.id, f"{path}.id", "is required; give each query a name")
+        violations.require(each.id not in seen, f"{path}.id", "occurs twice; give each query another one")
+        seen.add(each.id)
+        content = input_from_pb(each.input, truncate=True)
+        if content is None:
+            violations.add(f"{path}.input", "has no content; set text, image or text_image")
+            content = TextInput("")
+        if answered and not each.answers:
+            violations.add(f"{path}.answers", "is empty, and other queries have answers; give some, or leave it out")
+        for number, answer in enumerate(each.answers):
+            where = f"{path}.answers[{number}]"
+            violations.require(answer.name, f"{where}.name", "is required; name an object or a value")
+            fits = 0 <= answer.gain <= MAX_GAIN
+            violations.require(fits, f"{where}.gain", f"is {answer.gain}; give 0 (for 1) to {MAX_GAIN}")
+        field = {"text": ".text", "image": ".image.content", "text_image": ".text_image"}
+        place = f"{path}.input" + field.get(each.input.WhichOneof("content") or "", "")
+        queries.append(WrittenQuery(each.id, place, content, {one.name: one.gain or 1 for one in each.answers}))
+    return WrittenQueries(tuple(queries), message.answer_property)
+
+
+def _system(message: pb.EvaluatedSystem, path: str, violations: Violations) -> System:
+    alpha = message.alpha if message.HasField("alpha") else None
+    ef = message.ef if message.HasField("ef") else None
+    fits = alpha is None or 0 <= alpha <= 1
+    violations.require(fits, f"{path}.alpha", f"is {message.alpha:g}; give 0 (words only) to 1 (vector only)")
+    violations.require(ef is None or 0 < ef <= MAX_EF, f"{path}.ef", f"is {message.ef}; give 1 to {MAX_EF}")
+    reads = message.rerank_property or message.rerank_image_property
+    both = bool(message.reranker) == bool(reads)
+    violations.require(both, f"{path}.reranker", "goes with rerank_property or rerank_image_property; give both")
+    return System(
+        message.name or _words(message),
+        message.target_vector,
+        # As it was written, not as the nearest float32.
+        None if alpha is None else round(alpha, 6),
+        ef,
+        message.reranker,
+        message.rerank_property,
+        message.rerank_image_property,
+        path,
+    )
+
+
+def _words(message: pb.EvaluatedSystem) -> str:
+    """Return words for what is set of a system."""
+    parts = [message.target_vector]
+    parts += [f"alpha {message.alpha:g}"] if message.HasField("alpha") else []
+    parts += [f"ef {message.ef}"] if message.HasField("ef") else []
+    parts += [message.reranker]
+    return " ".join(filter(None, parts)) or "present"

@@ -1,0 +1,59 @@
+"""The smallest ef that reaches a recall, and the best alpha, on made-up curves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from service.core.evaluating.statistics import Values
+from service.core.evaluating.suggesting import ALPHAS, MAX_EF, best_alpha, smallest_ef
+
+
+class Curve:
+    """A recall that grows with ef, with another noise for each query."""
+
+    def __init__(self, reaches: float = 1.0) -> None:
+        self.noise = np.random.default_rng(1).normal(0, 0.02, 1000)
+        self.reaches = reaches
+        self.asked: list[int] = []
+
+    def mean(self, ef: int) -> float:
+        return self.reaches * (1 - float(np.exp(-ef / 60)))
+
+    async def __call__(self, ef: int, rows: Sequence[int]) -> Values:
+        self.asked.append(ef)
+        return self.mean(ef) + self.noise[list(rows)]
+
+
+@pytest.mark.parametrize("wanted", [0.2, 0.8, 0.95, 0.99])
+async def test_the_smallest_ef_reaches_the_wanted_recall_with_other_queries_and_less_does_not(wanted: float) -> None:
+    curve = Curve()
+
+    found = await smallest_ef(wanted, 10, curve, 1000)
+
+    assert found.reached
+    assert abs(found.recall.mean - curve.mean(found.ef)) < 0.005
+    assert found.recall.mean > wanted - 0.01
+    assert found.ef == 10 or curve.mean(int(found.ef * 0.9)) < wanted + 0.005
+    assert len(curve.asked) < 16
+
+
+async def test_a_recall_that_no_ef_reaches_is_not_promised() -> None:
+    found = await smallest_ef(0.95, 10, Curve(reaches=0.9), 1000)
+
+    assert (found.reached, found.ef) == (False, MAX_EF)
+    assert abs(found.recall.mean - 0.9) < 0.01
+
+
+def test_the_best_alpha_is_judged_by_queries_that_did_not_choose_it() -> None:
+    random = np.random.default_rng(2)
+    values = np.array([1 - (alpha - 0.7) ** 2 + random.normal(0, 0.1, 200) for alpha in ALPHAS])
+    nothing = random.random((len(ALPHAS), 200))
+
+    found, chance = best_alpha(values), best_alpha(nothing)
+
+    assert abs(found.alpha - 0.7) < 0.11
+    assert abs(found.value.mean - 1) < 0.03
+    # The best of eleven equal ones looks better than it is, and cross-validation shows that it is not.
+    assert max(mean for _, mean in chance.tried) > 0.52
+    assert chance.value.low < 0.5 < chance.value.high

@@ -1,0 +1,357 @@
+"""EvaluateCollection over the wire: what it measures of a store in memory, whose truth is known."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from embedders.contract import Priority, Purpose
+from service.domain import StoredObject
+from tests.conftest import assert_close
+from tests.fakes.reranker import FakeReranker
+from tests.service.conftest import Failure, Wire, failure_of, over_every_wire, start_wire, stop_wire
+from vecgate.v1 import evaluation_service_pb2 as pb
+
+TITLES = [f"picture number {number}" for number in range(40)]
+MANY = [{"name": str(each)} for each in range(11)]
+HNSW = {"hnsw": {"ef": 64}}
+
+
+def wanted(**fields: Any) -> pb.EvaluateCollectionRequest:
+    return pb.EvaluateCollectionRequest(**{"collection": "Pictures", **fields})
+
+
+async def events(wire: Wire, **fields: Any) -> list[pb.EvaluateCollectionResponse]:
+    return [each async for each in wire.evaluation.EvaluateCollection(wanted(**fields))]
+
+
+async def evaluate(wire: Wire, **fields: Any) -> pb.Evaluation:
+    *_, last = await events(wire, **fields)
+    return last.evaluation
+
+
+async def refused(wire: Wire, **fields: Any) -> Failure:
+    async def call() -> None:
+        await events(wire, **fields)
+
+    return await failure_of(call())
+
+
+def measures(system: pb.SystemResult) -> dict[str, float]:
+    return {
+        pb.EvaluationMeasure.Name(each.measure).removeprefix("EVALUATION_MEASURE_").lower(): each.estimate.mean
+        for each in system.measures
+    }
+
+
+def kinds(found: pb.Evaluation) -> list[tuple[str, str]]:
+    return [(pb.FindingKind.Name(each.kind).removeprefix("FINDING_KIND_"), each.system) for each in found.findings]
+
+
+async def crowd(wire: Wire, vectors: Sequence[str] = ("default",), count: int = 40, **vector: object) -> list[UUID]:
+    """Store objects whose vectors are those of their titles, in the named vector `default` and in others."""
+    await wire.create_pictures(index=HNSW, **vector)
+    ids = [UUID(int=number + 1) for number in range(count)]
+    within = wire.store._objects.setdefault("Pictures", {})
+    for id_, title in zip(ids, TITLES, strict=False):
+        made = {name: wire.embedder.vector(title) for name in vectors}
+        within[id_] = StoredObject(id_, {"title": title, "year": id_.int % 4}, vectors=made)
+    return ids
+
+
+@over_every_wire
+async def test_progress_is_told_and_at_the_end_the_result(wire: Wire) -> None:
+    await crowd(wire)
+
+    told = await events(wire, objects={"sample_size": 20})
+
+    stages = [each.progress.stage for each in told[:-1]]
+    assert set(stages) == {
+        pb.EVALUATION_STAGE_SAMPLING,
+        pb.EVALUATION_STAGE_READING,
+        pb.EVALUATION_STAGE_SEARCHING,
+    }
+    assert stages == sorted(stages)
+    found = told[-1].evaluation
+    assert (found.query_count, found.object_count, found.limit, found.searches) == (20, 40, 10, 20)
+    (system,) = found.systems
+    assert (system.system.name, system.system.target_vector, system.space) == ("present", "default", "fake")
+    assert measures(system) == {"index_recall": 1}
+    assert system.median_time.ToTimedelta() <= system.p95_time.ToTimedelta()
+
+
+async def test_an_index_that_has_lost_objects_is_found_and_named(wire: Wire) -> None:
+    ids = await crowd(wire)
+    wire.store.lost = {(id_, "default") for id_ in ids[:10]}
+
+    found = await evaluate(wire, objects={"sample_size": 40}, limit=39)
+
+    # Of the 39 others, an object that is in the index misses 10, and a lost one 9.
+    expected = (30 * 29 + 10 * 30) / (40 * 39)
+    assert_close(measures(found.systems[0])["index_recall"], expected, 1e-9)
+    assert found.systems[0].lost_objects == 10
+    assert kinds(found) == [("LOW_INDEX_RECALL", "present"), ("OBJECTS_NOT_FOUND", "present")]
+    assert "backfill --verify" in found.findings[1].message
+
+
+async def test_captions_find_their_own_objects_and_are_embedded_in_bulk_and_as_queries(wire: Wire) -> None:
+    await crowd(wire)
+    wire.embedder.calls.clear()
+
+    found = await evaluate(wire, captions={"property": "title", "sample_size": 40})
+
+    assert measures(found.systems[0]) == {"index_recall": 1, "ndcg": 1, "reciprocal_rank": 1, "recall": 1}
+    assert (found.main_measure, found.embedded_inputs) == (pb.EVALUATION_MEASURE_NDCG, 40)
+    assert kinds(found) == [("CAPTION_IN_VECTOR", "")]
+    options = {each[1] for each in wire.embedder.calls}
+    assert {(each.purpose, each.priority) for each in options} == {(Purpose.QUERY, Priority.BULK)}
+
+
+async def test_a_wrong_model_is_found_and_named(wire: Wire) -> None:
+    ids = await crowd(wire)
+    within, random = wire.store._objects["Pictures"], np.random.default_rng(1)
+    for id_ in ids:
+        within[id_].vectors = {"default": random.standard_normal(8).astype(np.float32)}
+
+    found = await evaluate(wire, captions={"property": "title"}, limit=1)
+
+    assert ("NO_BETTER_THAN_CHANCE", "present") in kinds(found)
+    assert len(found.queries) == 5
+    assert all(each.stored and each.text.startswith("picture number") for each in found.queries)
+
+
+async def test_the_callers_queries_are_measured_against_their_answers_by_id_or_by_value(wire: Wire) -> None:
+    ids = await crowd(wire)
+    by_id = [
+        {"id": str(row), "input": {"text": TITLES[row]}, "answers": [{"name": str(ids[row])}, {"name": "gone"}]}
+        for row in range(10)
+    ]
+    by_value = [{"id": "a", "input": {"text": TITLES[0]}, "answers": [{"name": "1", "gain": 3}]}]
+
+    first = await evaluate(wire, queries={"queries": by_id}, skip_index_recall=True)
+    second = await evaluate(wire, queries={"queries": by_value, "answer_property": "year"})
+
+    assert measures(first.systems[0])["recall"] == 0.5
+    assert measures(first.systems[0])["reciprocal_rank"] == 1
+    assert measures(second.systems[0])["ndcg"] == 1
+    assert len(first.vectors) == 0
+
+
+async def test_systems_are_compared_with_the_first_one_and_a_bad_alpha_is_named(wire: Wire) -> None:
+    await crowd(wire)
+    within = wire.store._objects["Pictures"]
+    for each in within.values():
+        # The words of the queries are in all objects alike.
+        each.properties = {"title": "a picture with a number"}
+    systems = [{"name": "vector"}, {"name": "again"}, {"name": "words", "alpha": 0}]
+
+    written = [
+        {"id": str(id_), "input": {"text": title}, "answers": [{"name": str(id_)}]}
+        for id_, title in zip(within, TITLES, strict=True)
+    ]
+    found = await evaluate(wire, queries={"queries": written}, systems=systems, limit=3)
+
+    compared = {(each.system, each.measure): each for each in found.comparisons}
+    again = compared["again", pb.EVALUATION_MEASURE_NDCG]
+    assert (again.difference.mean, again.real, again.chance) == (0, False, 1)
+    words = compared["words", pb.EVALUATION_MEASURE_NDCG]
+    assert words.real
+    assert words.difference.high < 0
+    assert ("WORSE", "words") in kinds(found)
+    assert ("words", pb.EVALUATION_MEASURE_INDEX_RECALL) not in compared
+    assert 0 < len(found.queries) <= 5
+
+
+async def test_a_reranker_is_one_more_system() -> None:
+    wire = await start_wire(rerankers=[[FakeReranker(name="rank")]])
+    await crowd(wire)
+    systems = [{}, {"name": "reranked", "reranker": "rank", "rerank_property": "title"}]
+
+    found = await evaluate(wire, captions={"property": "title"}, systems=systems, skip_index_recall=True)
+    await stop_wire(wire)
+
+    assert [each.system.name for each in found.systems] == ["present", "reranked"]
+    assert measures(found.systems[1])["recall"] > 0
+
+
+async def test_counts_tell_of_missing_and_doubled_vectors(wire: Wire) -> None:
+    ids = await crowd(wire)
+    within = wire.store._objects["Pictures"]
+    within[ids[0]].vectors = {}
+    within[ids[1]].vectors = dict(within[ids[2]].vectors)
+    within[ids[3]].vectors = {"default": np.zeros(8, np.float32)}
+
+    wire.store.lost = {(ids[3], "default")}
+
+    found = await evaluate(wire, objects={})
+
+    (counts,) = found.vectors
+    assert (counts.objects, counts.missing, counts.zero, counts.doubled) == (40, 1, 1, 2)
+    assert kinds(found) == [("VECTORS_MISSING", ""), ("VECTORS_ZERO", ""), ("VECTORS_DOUBLED", "")]
+
+
+async def ef_now(wire: Wire) -> int:
+    (vector,) = (await wire.store.get_collection("Pictures")).vectors
+    return int(vector.index.parameters["ef"])
+
+
+async def test_ef_is_changed_while_it_is_measured_and_comes_back_also_when_the_call_fails(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await crowd(wire)
+    seen, search = [], wire.store.search
+
+    async def watching(collection: str, spec: Any) -> Any:
+        if spec.query is not None:
+            seen.append(await ef_now(wire))
+            if len(seen) == 60:
+                raise ValueError("an accident")
+        return await search(collection, spec)
+
+    monkeypatch.setattr(wire.store, "search", watching)
+    systems: list[Any] = [{"name": "present"}, {"ef": 200}]
+
+    failure = await refused(wire, objects={"sample_size": 40}, systems=systems, allow_ef_change=True)
+
+    assert failure.code is StatusCode.INTERNAL
+    assert seen == [64] * 41 + [200] * 19
+    assert await ef_now(wire) == 64
+
+
+async def test_ef_comes_back_when_the_caller_leaves(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    await crowd(wire)
+    arrived, search = asyncio.Event(), wire.store.search
+
+    async def waiting(collection: str, spec: Any) -> Any:
+        if spec.query is not None:
+            arrived.set()
+            await asyncio.Event().wait()
+        return await search(collection, spec)
+
+    monkeypatch.setattr(wire.store, "search", waiting)
+    call = wire.evaluation.EvaluateCollection(wanted(objects={}, systems=[{"ef": 200}], allow_ef_change=True))
+    reading = asyncio.ensure_future(call.read())
+    while not arrived.is_set():
+        reading = asyncio.ensure_future(call.read()) if reading.done() else reading
+        await asyncio.sleep(0.01)
+    during = await ef_now(wire)
+    busy = await refused(wire, objects={})
+    call.cancel()
+    async with asyncio.timeout(10):
+        while await ef_now(wire) != 64:
+            await asyncio.sleep(0.01)
+
+    assert during == 200
+    assert (busy.code, busy.reason) == (StatusCode.UNAVAILABLE, "OVERLOADED")
+
+
+async def test_the_smallest_ef_and_the_best_alpha_are_suggested(wire: Wire) -> None:
+    await crowd(wire)
+
+    found = await evaluate(
+        wire,
+        captions={"property": "title", "sample_size": 40},
+        wanted_recall=0.95,
+        allow_ef_change=True,
+        suggest_alpha=True,
+    )
+
+    # The store in memory finds all whatever the ef.
+    assert (found.ef.ef, found.ef.reached, found.ef.recall.mean) == (10, True, 1)
+    assert len(found.alpha.tried) == 11
+    assert found.alpha.ndcg.mean > 0.5
+    assert await ef_now(wire) == 64
+
+
+@pytest.mark.parametrize(
+    ("fields", "paths"),
+    [
+        ({}, ["query_set"]),
+        ({"collection": "", "objects": {}}, ["collection"]),
+        ({"objects": {}, "limit": 101, "max_objects": 10_000_001}, ["limit", "max_objects"]),
+        ({"objects": {}, "max_objects": 39}, ["max_objects"]),
+        ({"objects": {"sample_size": 1001}}, ["objects.sample_size"]),
+        ({"objects": {}, "skip_index_recall": True}, ["objects"]),
+        ({"objects": {}, "wanted_recall": 0.9}, ["wanted_recall"]),
+        ({"objects": {}, "wanted_recall": 1.1, "allow_ef_change": True}, ["wanted_recall"]),
+        ({"objects": {"sample_size": 19}, "wanted_recall": 0.9, "allow_ef_change": True}, ["wanted_recall"]),
+        ({"objects": {}, "suggest_alpha": True}, ["suggest_alpha", "suggest_alpha.alpha"]),
+        ({"objects": {}, "systems": [{"ef": 20}]}, ["systems[0].ef"]),
+        ({"objects": {}, "systems": [{"ef": 4097}, {"alpha": 1.5}]}, ["systems[1].alpha", "systems[0].ef"]),
+        ({"objects": {}, "systems": [{"alpha": 0.5}]}, ["systems[0].alpha"]),
+        ({"objects": {}, "systems": [{}, {}]}, ["systems[1].name"]),
+        ({"objects": {}, "systems": [{"target_vector": "other"}]}, ["systems[0].target_vector"]),
+        ({"objects": {}, "systems": [{"reranker": "rank"}]}, ["systems[0].reranker"]),
+        ({"captions": {}}, ["captions.property"]),
+        ({"captions": {"property": "titel"}}, ["captions.property"]),
+        ({"captions": {"property": "year"}}, ["captions.property"]),
+        (
+            {
+                "captions": {"property": "title", "sample_size": 1000},
+                "limit": 100,
+                "systems": MANY,
+            },
+            ["systems"],
+        ),
+        ({"queries": {}}, ["queries.queries"]),
+        ({"queries": {"queries": [{}]}}, ["queries.queries[0].id", "queries.queries[0].input"]),
+        (
+            {
+                "queries": {
+                    "queries": [
+                        {"id": "a", "input": {"text": "a"}, "answers": [{"gain": 1001}]},
+                        {"id": "a", "input": {"text": "a"}},
+                    ],
+                    "answer_property": "title",
+                }
+            },
+            [
+                "queries.queries[0].answers[0].name",
+                "queries.queries[0].answers[0].gain",
+                "queries.queries[1].id",
+                "queries.queries[1].answers",
+            ],
+        ),
+        (
+            {"queries": {"queries": [{"id": "a", "input": {"text": "a"}}], "answer_property": "place"}},
+            ["queries.answer_property"],
+        ),
+        (
+            {"queries": {"queries": [{"id": "a", "input": {"image": {"content": b"no picture"}}}]}},
+            ["queries.queries[0].input.image.content"],
+        ),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_the_paths_and_nothing_is_read(
+    wire: Wire, fields: dict[str, Any], paths: list[str]
+) -> None:
+    await crowd(wire)
+    before = len(wire.store.puts)
+
+    failure = await refused(wire, **fields)
+
+    assert failure.code is StatusCode.INVALID_ARGUMENT
+    assert sorted(failure.fields) == sorted(paths)
+    assert len(wire.store.puts) == before
+
+
+async def test_a_collection_that_is_not_there_or_has_no_objects_is_named(wire: Wire) -> None:
+    missing = await refused(wire, objects={})
+    await wire.create_pictures()
+    empty = await refused(wire, objects={})
+
+    assert missing.reason == "COLLECTION_NOT_FOUND"
+    assert (empty.reason, empty.fields) == ("INVALID_INPUT", ["objects.sample_size"])
+
+
+async def test_long_words_of_a_query_are_cut_in_the_result(wire: Wire) -> None:
+    ids = await crowd(wire)
+    written = [{"id": "long", "input": {"text": "x" * 300}, "answers": [{"name": str(ids[0])}]}]
+
+    found = await evaluate(wire, queries={"queries": written}, limit=1)
+
+    assert [each.text for each in found.queries] in ([], ["x" * 200])
