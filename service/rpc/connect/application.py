@@ -1,6 +1,7 @@
 """The methods as an ASGI application that speaks Connect and gRPC-Web, by connectrpc."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -19,9 +20,10 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health
 
+from service.errors import InvalidRequest, Violation
 from service.rpc.connect.call import HttpCall, Request
-from service.rpc.connect.errors import error_body, refusal
-from service.rpc.connect.json_messages import JsonMessage, JsonMessages, to_json
+from service.rpc.connect.errors import connect_error, error_body, protocol_fault, refusal
+from service.rpc.connect.json_messages import JsonMessage, JsonMessages
 from service.rpc.server.calls import UNBOUNDED_METHODS
 from service.rpc.server.methods import Methods
 from service.rpc.server.standard_services import (
@@ -47,11 +49,21 @@ GRPC = "application/grpc"
 GRPC_WEB = "application/grpc-web"
 START, BODY = "http.response.start", "http.response.body"
 
+NO_METHOD = "this server has no such method"
 BARE: dict[int, tuple[Code, str]] = {
     HTTPStatus.METHOD_NOT_ALLOWED: (Code.UNIMPLEMENTED, "use the HTTP method that the header allow names"),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (Code.INVALID_ARGUMENT, ""),
 }
 """Statuses that the library sends without a body, with what they mean."""
+
+CONNECT_HEADERS = {
+    b"connect-protocol-version": (re.compile(rb"1"), "has to be 1"),
+    b"connect-timeout-ms": (re.compile(rb"\d{0,10}"), "has to be a number of milliseconds with at most 10 digits"),
+}
+GRPC_WEB_HEADERS = {
+    b"grpc-timeout": (re.compile(rb"\d{1,8}[HMSmun]"), "has to be at most 8 digits and a unit: H, M, S, m, u or n"),
+}
+"""What the library reads before a call begins, with what it has to be: the library's own refusals have no details."""
 
 STREAMS = {
     (False, False): StreamType.UNARY,
@@ -64,17 +76,6 @@ _current: ContextVar["_Exchange"] = ContextVar("exchange")
 """The request that is being answered: the library's functions are given its own context only."""
 
 
-class _Answer:
-    """A response in protobuf's encoding, and in JSON if it was written already."""
-
-    __slots__ = ("content", "json", "kind")
-
-    def __init__(self, content: bytes, kind: type[Message], json: bytes | None = None) -> None:
-        self.content = content
-        self.kind = kind
-        self.json = json
-
-
 class _Binary:
     """protobuf's encoding, which the methods take and return as bytes."""
 
@@ -82,9 +83,9 @@ class _Binary:
         """Return what content types call it."""
         return "proto"
 
-    def encode(self, message: _Answer) -> bytes:
+    def encode(self, message: bytes) -> bytes:
         """Return a response as it is."""
-        return message.content
+        return message
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> bytes:
         """Return a request as it is."""
@@ -93,15 +94,15 @@ class _Binary:
 
 
 class _Json:
-    """JSON, which is read when the method asks for it, beside the event loop."""
+    """JSON, which is read when the method asks for it, and written before the library asks, beside the event loop."""
 
     def name(self) -> str:
         """Return what content types call it."""
         return "json"
 
-    def encode(self, message: _Answer) -> bytes:
-        """Return a response in JSON."""
-        return to_json(message.content, message.kind) if message.json is None else message.json
+    def encode(self, message: bytes) -> bytes:
+        """Return a response as it is: in JSON already."""
+        return message
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> JsonMessage:
         """Return a request that is read later."""
@@ -186,8 +187,12 @@ class ConnectApplication:
         exchange = _Exchange(scope, receive, send, self._explain(scope))
         exchange.refused, exchange.on_call = refused, on_call
         if scope["path"] not in self._methods_by_path:
-            exchange.refused = refused or ConnectError(Code.UNIMPLEMENTED, "this server has no such method")
+            exchange.is_unknown = True
+            exchange.refused = refused or connect_error(protocol_fault(Code.UNIMPLEMENTED, NO_METHOD))
             scope = {**scope, "path": UNKNOWN}
+        if faults := _wrong_headers(scope):
+            exchange.refused = exchange.refused or InvalidRequest([Violation(*each) for each in faults.items()])
+            scope = {**scope, "headers": [each for each in scope["headers"] if each[0].decode() not in faults]}
         token = _current.set(exchange)
         try:
             with self._methods.in_use():
@@ -220,9 +225,9 @@ class ConnectApplication:
         answer = GetMessageClass(method.output_type)
         info = _info(method)
         if method.client_streaming:
-            return Endpoint.bidi_stream(info, partial(_bidi, answer))
+            return Endpoint.bidi_stream(info, partial(_bidi, answer, self._json))
         if method.server_streaming:
-            return Endpoint.server_stream(info, partial(_stream, answer))
+            return Endpoint.server_stream(info, partial(_stream, answer, self._json))
         return Endpoint.unary(info, partial(_unary, answer, self._json))
 
     async def begin(self, context: Context) -> None:
@@ -265,6 +270,8 @@ class _Exchange:
 
     Attributes:
         call: None until the request has become a call.
+        is_unknown: whether the server has no such method.
+        in_json: whether the messages of its stream are in JSON.
         refused: what is wrong with the request.
         on_call: called when it becomes a call.
     """
@@ -274,7 +281,9 @@ class _Exchange:
         self.refused: Exception | None = None
         self.on_call: Callable[[], None] = lambda: None
         self.call: HttpCall | None = None
+        self.is_unknown = False
         self.content_type = _content_type(scope)
+        self.in_json = self.content_type.partition(";")[0].rstrip().endswith("json")
         self._receive = receive
         self._send = send
         self._explanation = explanation
@@ -312,8 +321,13 @@ class _Exchange:
     async def send(self, event: Event) -> None:
         """Pass on a part of the response; give bare errors of the library a body that says what is wrong."""
         if event["type"] == START and (fault := BARE.get(event["status"])):
-            self._body = error_body(*fault) if fault[1] else error_body(fault[0], self._explanation)
-            event = {**event, "headers": [*event["headers"], (b"content-type", b"application/json")]}
+            code, message = fault
+            status, headers = event["status"], event["headers"]
+            if self.is_unknown:
+                # Whatever it is, there is nothing that it could be sent to.
+                status, headers, code, message = HTTPStatus.NOT_FOUND, [], Code.UNIMPLEMENTED, NO_METHOD
+            self._body = error_body(code, message or self._explanation)
+            event = {**event, "status": status, "headers": [*headers, (b"content-type", b"application/json")]}
         elif event["type"] == BODY and self._body is not None:
             event = {**event, "body": self._body}
         await self._send(event)
@@ -343,27 +357,29 @@ class _Beginning:
             call.raise_failure()
 
 
-async def _unary(kind: type[Message], json: JsonMessages, request: Request, context: Context) -> _Answer:
+async def _unary(kind: type[Message], json: JsonMessages, request: Request, context: Context) -> bytes:
     call = _call()
     call.give(_one(request))
     try:
         content = await call.answer()
     finally:
         _tell(call, context.response_headers)
-    return _Answer(content, kind, await json.write(content, kind) if isinstance(request, JsonMessage) else None)
+    return await json.write(content, kind) if isinstance(request, JsonMessage) else content
 
 
-async def _stream(kind: type[Message], request: Request, context: Context) -> AsyncIterator[_Answer]:
-    async for each in _bidi(kind, _one(request), context):
+async def _stream(kind: type[Message], json: JsonMessages, request: Request, context: Context) -> AsyncIterator[bytes]:
+    async for each in _bidi(kind, json, _one(request), context):
         yield each
 
 
-async def _bidi(kind: type[Message], requests: AsyncIterator[Request], context: Context) -> AsyncIterator[_Answer]:
-    call = _call()
+async def _bidi(
+    kind: type[Message], json: JsonMessages, requests: AsyncIterator[Request], context: Context
+) -> AsyncIterator[bytes]:
+    call, in_json = _call(), _current.get().in_json
     call.give(requests)
     try:
         async for content in call.answers():
-            yield _Answer(content, kind)
+            yield await json.write(content, kind) if in_json else content
     finally:
         # The headers have been sent.
         _tell(call, context.response_trailers)
@@ -401,6 +417,13 @@ def _info(method: MethodDescriptor) -> MethodInfo[Any, Any]:
 def _content_type(scope: Scope) -> str:
     found = (value for name, value in scope["headers"] if name == b"content-type")
     return cast("bytes", next(found, b"")).decode("latin-1").strip().lower()
+
+
+def _wrong_headers(scope: Scope) -> dict[str, str]:
+    """Return the names of the protocol's headers that are wrong, with what they have to be."""
+    read = GRPC_WEB_HEADERS if _content_type(scope).startswith(GRPC_WEB) else CONNECT_HEADERS
+    rules = ((name, value, *read[name]) for name, value in scope["headers"] if name in read)
+    return {name.decode(): rule for name, value, pattern, rule in rules if not pattern.fullmatch(value)}
 
 
 def _is_grpc(scope: Scope) -> bool:

@@ -17,7 +17,7 @@ from service.access import calling_account
 from service.error_table import log_failure, to_status
 from service.errors import InvalidRequest, MessageTooLarge, Violation
 from service.process.log import new_request_id
-from service.rpc.connect.errors import connect_code, connect_error, grpc_code
+from service.rpc.connect.errors import connect_code, connect_error, grpc_code, protocol_fault
 from service.rpc.connect.json_messages import JsonMessage, JsonMessages
 from service.rpc.server.standard_services import Context, MethodHandler
 
@@ -169,6 +169,10 @@ class HttpCall:
                 raise InvalidRequest([Violation("", error.message)])
             case Code.DEADLINE_EXCEEDED:
                 raise TimeoutError
+            case Code.UNIMPLEMENTED | Code.INTERNAL:
+                request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+                status = protocol_fault(error.code, error.message, request_id)
+                await self.abort_with_status(rpc_status.to_status(status))
             case _:
                 await self.abort(grpc_code(error.code), error.message)
 

@@ -1,5 +1,6 @@
 """Errors in the form of Connect and gRPC-Web."""
 
+import base64
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from google.rpc import status_pb2
 from protobuf import wkt
 
 from service.error_table import to_status
+from service.errors import InvalidRequest, Violation
 
 PREFIX = "type.googleapis.com/"
 CODES = {each.value[0]: each for each in grpc.StatusCode}
@@ -27,21 +29,25 @@ class _Detail(ErrorDetail):
 
     def __init__(self, type_url: str, content: bytes, shown: dict[str, Any]) -> None:
         super().__init__(wkt.Any(type_url=type_url, value=content))
-        self._shown = wkt.Struct.from_python(shown)
+        self.shown = shown
 
     def value(self, kind: Any = None, /) -> Any:
         """Return the message as JSON."""
-        return self._shown if kind is None else super().value(kind)
+        return wkt.Struct.from_python(self.shown) if kind is None else super().value(kind)
 
 
 def connect_error(status: status_pb2.Status) -> ConnectError:
     """Return a status as an error that the library writes in each protocol's own form."""
+    return ConnectError(connect_code(CODES[status.code]), status.message, _details(status))
+
+
+def _details(status: status_pb2.Status) -> list[_Detail]:
     details = []
     for packed in status.details:
         shown = json_format.MessageToDict(packed)
         shown.pop("@type")
         details.append(_Detail(packed.type_url, packed.value, shown))
-    return ConnectError(connect_code(CODES[status.code]), status.message, details)
+    return details
 
 
 def refusal(error: Exception) -> ConnectError:
@@ -59,6 +65,21 @@ def grpc_code(code: Code) -> grpc.StatusCode:
     return grpc.StatusCode.CANCELLED if code is Code.CANCELED else grpc.StatusCode[code.name]
 
 
+def protocol_fault(code: Code, message: str, request_id: str = "") -> status_pb2.Status:
+    """Return the status of a request that breaks its protocol, with the protocol's code and the API's details."""
+    status = to_status(InvalidRequest([Violation("", message)]), request_id)
+    status.code = grpc_code(code).value[0]
+    return status
+
+
 def error_body(code: Code, message: str) -> bytes:
     """Return Connect's JSON for a request that no protocol can be told of."""
-    return orjson.dumps({"code": code.value, "message": message})
+    details = [
+        {
+            "type": each.type_name,
+            "value": base64.b64encode(each.message_bytes).decode().rstrip("="),
+            "debug": each.shown,
+        }
+        for each in _details(protocol_fault(code, message))
+    ]
+    return orjson.dumps({"code": code.value, "message": message, "details": details})

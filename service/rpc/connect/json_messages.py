@@ -89,7 +89,24 @@ class JsonMessages:
 
 def to_json(content: bytes, kind: type[Message]) -> bytes:
     """Return a message in JSON."""
-    return orjson.dumps(json_format.MessageToDict(kind.FromString(content)))
+    value = json_format.MessageToDict(kind.FromString(content))
+    return b"".join(_pieces(value)) if len(content) > IN_THREAD_BYTES else orjson.dumps(value)
+
+
+def _pieces(value: dict[str, Any]) -> Iterator[bytes]:
+    """Yield an object in JSON, the items of its lists one by one: one call would keep the interpreter to its end."""
+    before = b"{"
+    for name, member in value.items():
+        yield before + orjson.dumps(name) + b":"
+        if isinstance(member, list) and member:
+            yield b"[" + orjson.dumps(member[0])
+            for item in member[1:]:
+                yield b"," + orjson.dumps(item)
+            yield b"]"
+        else:
+            yield orjson.dumps(member)
+        before = b","
+    yield b"}" if value else b"{}"
 
 
 def to_binary(message: JsonMessage, max_fields: int) -> bytes:

@@ -82,6 +82,8 @@ async def test_an_error_has_its_details_in_json_too(api: Wire) -> None:
         ("/vecgate.v1.OtherService/Other", "application/json", 501, "unimplemented"),
         ("/vecgate.v2.SearchService/SearchObjects", "application/json", 501, "unimplemented"),
         ("/grpc.health.v1.Health/Other", "application/json", 501, "unimplemented"),
+        ("/vecgate.v1.SearchService/Other", "text/plain", 404, "unimplemented"),
+        ("/vecgate.v1.SearchService/Other", None, 404, "unimplemented"),
         (SEARCH, None, 415, "invalid_argument"),
         (SEARCH, "text/plain", 415, "invalid_argument"),
         (SEARCH, "text/plain; application/json", 415, "invalid_argument"),
@@ -100,6 +102,7 @@ async def test_what_is_no_call_is_refused_in_the_form_of_the_wire(
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.json()["message"]
+    assert answer.json()["details"][0]["debug"] == {"reason": "INVALID_INPUT", "domain": "vecgate"}
 
 
 async def test_a_method_without_side_effects_takes_get_and_others_do_not(api: Wire) -> None:
@@ -108,6 +111,9 @@ async def test_a_method_without_side_effects_takes_get_and_others_do_not(api: Wi
         changing = await http.get(
             "/vecgate.v1.ObjectService/DeleteObject", params={"encoding": "json", "message": "{}"}
         )
+        unknown = await http.get("/vecgate.v1.ObjectService/Other")
 
     assert listed.json()["embedders"][0]["name"] == "fake"
     assert (changing.status_code, changing.headers["allow"]) == (httpx.codes.METHOD_NOT_ALLOWED, "POST")
+    assert changing.json()["details"][0]["debug"]["reason"] == "INVALID_INPUT"
+    assert (unknown.status_code, unknown.json()["code"]) == (httpx.codes.NOT_FOUND, "unimplemented")

@@ -91,7 +91,10 @@ async def test_a_stream_that_breaks_the_protocol_ends_with_an_error(api: Wire, b
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/connect+json")
     ((flags, end),) = envelopes(answer.content)
-    assert (flags, json.loads(end)["error"]["code"]) == (LAST, code)
+    error = json.loads(end)["error"]
+    assert (flags, error["code"]) == (LAST, code)
+    info = error["details"][0]
+    assert (info["type"], info["debug"]["domain"]) == ("google.rpc.ErrorInfo", "vecgate")
 
 
 async def test_a_stream_tells_in_its_end_how_long_it_took(api: Wire) -> None:
@@ -134,6 +137,7 @@ async def test_compressed_requests_are_refused_before_they_are_unpacked(
 
     content = answer.json() if kind == "application/json" else json.loads(envelopes(answer.content)[-1][1])["error"]
     assert (content["code"], "compression" in content["message"]) == ("unimplemented", True)
+    assert content["details"][0]["debug"]["reason"] == "INVALID_INPUT"
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -231,10 +235,35 @@ async def test_json_that_cannot_be_read_counts_towards_the_quota_of_its_caller(t
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "1.5", "99999999999", ""])
-async def test_a_deadline_that_is_no_number_is_refused(api: Wire, text: str) -> None:
+async def test_a_deadline_that_is_no_number_is_refused_by_its_header(api: Wire, text: str) -> None:
     answer = await ask(api, SEARCH, A_DOG, connect_timeout_ms=text)
 
     assert answer.status_code == (400 if text else 200)
+    if text:
+        assert answer.json()["code"] == "invalid_argument"
+        assert violations(answer.json()["details"]) == {"connect-timeout-ms"}
+
+
+async def test_several_wrong_headers_of_the_protocol_are_all_named(api: Wire) -> None:
+    answer = await ask(api, SEARCH, A_DOG, connect_timeout_ms="x", connect_protocol_version="2")
+
+    assert violations(answer.json()["details"]) == {"connect-timeout-ms", "connect-protocol-version"}
+
+
+@pytest.mark.parametrize("text", ["1", "S", "1x", "123456789S"])
+async def test_a_deadline_over_grpc_web_that_is_none_is_refused_with_details(api: Wire, text: str) -> None:
+    answer = await ask(api, SEARCH, envelope(b""), "application/grpc-web", grpc_timeout=text)
+
+    ((flags, trailers),) = envelopes(answer.content)
+    assert (answer.status_code, flags) == (200, TRAILERS)
+    assert b"grpc-status: 3\r\n" in trailers
+    assert b"grpc-status-details-bin: " in trailers
+
+
+def violations(details: list[dict[str, Any]]) -> set[str]:
+    """Return the fields that an error's details name."""
+    (request,) = (each["debug"] for each in details if each["type"] == "google.rpc.BadRequest")
+    return {each["field"] for each in request["fieldViolations"]}
 
 
 async def test_requests_sent_at_once_on_one_connection_are_answered_in_turn_each_for_its_own_caller(
@@ -283,6 +312,25 @@ async def test_large_requests_are_read_beside_the_event_loop(
     await ask(api, EMBED, {"inputs": [content]})
 
     assert threads == ["image" in content]
+
+
+async def test_the_messages_of_a_stream_are_written_beside_the_event_loop_where_they_are_large(
+    api: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = []
+    real = json_messages.to_json
+
+    def noted(*arguments: Any) -> bytes:
+        beside.append(threading.current_thread() is not threading.main_thread())
+        return real(*arguments)
+
+    monkeypatch.setattr(json_messages, "to_json", noted)
+    monkeypatch.setattr(json_messages, "IN_THREAD_BYTES", -1)
+    path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+    answer = await ask(api, path, envelope(b'{"listServices": ""}') * 2, "application/connect+json")
+
+    assert beside == [True, True]
+    assert len(envelopes(answer.content)) == len(beside) + 1
 
 
 async def test_a_picture_in_json_is_embedded(api: Wire) -> None:

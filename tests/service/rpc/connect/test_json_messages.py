@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidRequest
-from service.rpc.connect.json_messages import AT_ONCE, JsonMessage, to_binary, to_json
+from service.rpc.connect import json_messages
+from service.rpc.connect.json_messages import AT_ONCE, IN_THREAD_BYTES, JsonMessage, to_binary, to_json
 from service.rpc.connect.json_text import LONG_BYTES, WINDOW
 from service.rpc.shared.bounds import MAX_PROPERTIES_BYTES
 from vecgate.v1 import object_service_pb2 as objects
@@ -170,3 +171,21 @@ def test_more_fields_than_a_request_may_have_are_refused_before_they_are_read() 
         assert (field, "more than 1000 fields" in description) == ("", True)
     quotes = refusal('{"collection":"' + '\\"' * 5000 + '"}' + padding)
     assert "more than 1000 fields" in quotes[1]
+
+
+def test_a_large_answer_is_written_item_by_item_and_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = objects.ListObjectsResponse(next_page_token='a "token"')
+    for number in range(100):
+        answer.objects.add(id=str(number), images={"front": {"content": bytes(IN_THREAD_BYTES)}})
+    written: list[int] = []
+    real = json_messages.orjson.dumps
+
+    def noted(value: Any) -> bytes:
+        written.append(len(real(value)))
+        return real(value)
+
+    monkeypatch.setattr(json_messages.orjson, "dumps", noted)
+    content = to_json(answer.SerializeToString(), objects.ListObjectsResponse)
+
+    assert json.loads(content) == json_format.MessageToDict(answer)
+    assert max(written) < 2 * IN_THREAD_BYTES
