@@ -16,6 +16,7 @@ from service.cli import (
     collections,
     demo,
     doctor,
+    duplicates,
     embed,
     importing,
     objects,
@@ -87,6 +88,7 @@ app.add_typer(aliases.app, name="aliases")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(objects.app, name="objects")
 app.command("import")(importing.import_)
+app.command("duplicates")(duplicates.duplicates)
 app.command("search")(search.search)
 app.command("embed")(embed.embed)
 app.command("probe")(probe.probe)

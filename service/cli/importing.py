@@ -1,8 +1,9 @@
 """`vecgate import`: a folder of pictures into a collection."""
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from service.cli.collections import parse_weighted_field
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.journal import InvalidJournal, Journal
+from service.cli.likeness import SAMPLE, ThresholdOption, image_vector, measure_threshold
 from service.cli.output import (
     EXIT_FAILED,
     EXIT_WRONG_USE,
@@ -32,6 +34,8 @@ from service.cli.pictures import (
     SUFFIXES,
     ImportSummary,
     PictureFolder,
+    picture_id,
+    read_picture,
     scan_folder,
     schema_of,
     send_pictures,
@@ -40,6 +44,7 @@ from service.cli.pictures import (
 from service.cli.sidecar import InvalidSidecar, find_sidecar, read_sidecar
 from vecgate.client import Client, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import property_pb2 as property_pb
 
 # Names under one reason that a terminal shows; everything is listed when the output is piped.
@@ -47,12 +52,40 @@ SHOWN_NAMES = 20
 # Names of one kind of file that is ignored.
 SHOWN_EXAMPLES = 3
 
+
+class Duplicates(Enum):
+    """What to do with pictures that duplicate others."""
+
+    SKIP = "skip"
+    REPORT = "report"
+
+
+PropertiesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--properties",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="CSV or JSONL with a column `file`; if not given, the one in FOLDER.",
+        show_default=False,
+    ),
+]
 TextFieldsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--text-field",
         metavar="NAME[=WEIGHT]",
         help="Column that becomes part of the vector beside the image when the collection is created. Repeatable.",
+        show_default=False,
+    ),
+]
+DuplicatesOption = Annotated[
+    Duplicates | None,
+    typer.Option(
+        "--duplicates",
+        help="What to do with pictures that equal, or nearly equal, another one: skip leaves them out, report stores "
+        "and lists them. Each costs a search.",
         show_default=False,
     ),
 ]
@@ -75,17 +108,7 @@ def import_(
         Path, typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="Pictures, also in its subfolders.")
     ],
     collection: Annotated[str, typer.Option("--collection", metavar="NAME", help="Created if it does not exist.")],
-    properties: Annotated[
-        Path | None,
-        typer.Option(
-            "--properties",
-            exists=True,
-            dir_okay=False,
-            metavar="FILE",
-            help="CSV or JSONL with a column `file`; if not given, the one in FOLDER.",
-            show_default=False,
-        ),
-    ] = None,
+    properties: PropertiesOption = None,
     no_properties: Annotated[bool, typer.Option("--no-properties", help="Ignore CSV and JSONL files.")] = False,
     text_fields: TextFieldsOption = None,
     embedder: Annotated[
@@ -97,6 +120,8 @@ def import_(
         int | None, typer.Option("--limit", min=1, help="Import the first so many pictures.", show_default=False)
     ] = None,
     resume: ResumeOption = None,
+    duplicates: DuplicatesOption = None,
+    threshold: ThresholdOption = None,
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
@@ -104,6 +129,8 @@ def import_(
 
     Ids come from the collection's name and the path in the folder, so importing again changes nothing.
     """
+    if threshold is not None and duplicates is None:
+        fail("--threshold is for --duplicates; give both", EXIT_WRONG_USE)
     fields = [parse_weighted_field(each, "--text-field") for each in text_fields or ()]
     pictures = read_folder(folder, properties, no_properties=no_properties, limit=limit)
     with ExitStack() as opened, connected(context, address) as client:
@@ -112,8 +139,16 @@ def import_(
         with_path = ensure_collection(client, wanted)
         if journal is not None and not client.get_collection(collection, tenant).object_count:
             journal.forget()
+        check = None if duplicates is None else _duplicate_check(client, collection, pictures, duplicates, threshold)
         summary = import_with_progress(
-            client, collection, pictures, truncate=truncate, with_path=with_path, tenant=tenant, journal=journal
+            client,
+            collection,
+            pictures,
+            truncate=truncate,
+            with_path=with_path,
+            tenant=tenant,
+            journal=journal,
+            duplicates=check,
         )
         target = client.target
     show_summary(collection, pictures, summary)
@@ -121,6 +156,28 @@ def import_(
         fail(*describe_error(summary.stopped, target=target))
     if summary.failed or pictures.rows_without_picture:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _duplicate_check(
+    client: Client, collection: str, pictures: PictureFolder, action: Duplicates, threshold: float | None
+) -> object_pb.DuplicateCheck:
+    """Return what the server does with duplicates; without a threshold it is measured.
+
+    Raises:
+        VecgateError: a call failed.
+    """
+    vector = image_vector(client.get_collection(collection))
+    if threshold is None:
+        threshold = measure_threshold(client, vector, _sample(pictures))
+    wanted = object_pb.DuplicateAction.Value(f"DUPLICATE_ACTION_{action.name}")
+    return object_pb.DuplicateCheck(action=wanted, min_cosine=threshold, target_vector=vector.name)
+
+
+def _sample(pictures: PictureFolder) -> Iterator[bytes]:
+    """Yield some of the pictures, from all parts of the folder; those that cannot be read are left out."""
+    for file in pictures.files[:: -(-len(pictures.files) // SAMPLE)]:
+        with suppress(OSError):
+            yield read_picture(pictures.folder / file)
 
 
 def _open_journal(file: Path, collection: str, tenant: str) -> Journal:
@@ -200,6 +257,7 @@ def import_with_progress(
     with_path: bool = True,
     tenant: str = "",
     journal: Journal | None = None,
+    duplicates: object_pb.DuplicateCheck | None = None,
 ) -> ImportSummary:
     """Import pictures and show a progress bar on a terminal."""
     columns = (Doing(), BarColumn(), MofNCompleteColumn(), _Pace())
@@ -214,19 +272,31 @@ def import_with_progress(
             with_path=with_path,
             tenant=tenant,
             journal=journal,
+            duplicates=duplicates,
             advance=lambda: progress.advance(task),
         )
 
 
 def show_summary(collection: str, pictures: PictureFolder, summary: ImportSummary) -> None:
     """Print the result of every picture and row."""
-    unknown = len(pictures.files) + len(pictures.refused) - summary.stored - summary.skipped - summary.failed_count
+    known = summary.stored + summary.skipped + summary.left_out + summary.failed_count
+    unknown = len(pictures.files) + len(pictures.refused) - known
     counts = f"{collection}: {summary.stored} stored, {summary.failed_count} failed"
     if summary.skipped:
         counts += f", {summary.skipped} stored before"
+    if summary.left_out:
+        counts += f", {summary.left_out} left out as duplicates"
     say(counts + (f", {unknown} not imported because the import stopped" if unknown else ""), style="bold")
     for reason, files in summary.failed.items():
         _list(f"{reason} ({len(files)})", map(shown_path, files))
+    if summary.duplicates:
+        names = {picture_id(collection, each): each for each in pictures.files}
+        lines = [
+            f"{shown_path(file)}: {shown_path(names.get(of.id, of.id))}, "
+            + ("the same content" if of.same_content else f"cosine {of.cosine:.4f}")
+            for file, of in summary.duplicates.items()
+        ]
+        _list(f"duplicates ({len(lines)})", lines)
     for line in _ignored(pictures):
         say(line)
     table = pictures.sidecar.path.name if pictures.sidecar else ""

@@ -14,6 +14,7 @@ from service.domain.keys import as_text, key_id, normal_path
 from service.process.printable import printable
 from vecgate.client import Client, ImportOutcome, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import property_pb2 as property_pb
 
 IMAGE_PROPERTY = "image"
@@ -61,12 +62,16 @@ class ImportSummary:
     Attributes:
         stored: how many are stored.
         skipped: how many are passed over, because the journal says that they are stored.
+        left_out: how many are not stored because they duplicate others.
+        duplicates: what each duplicate duplicates, by file; also of those that are stored.
         failed: the files that are not, by reason.
         stopped: why the import ended before the last picture; None when it did not.
     """
 
     stored: int = 0
     skipped: int = 0
+    left_out: int = 0
+    duplicates: dict[str, object_pb.Duplicate] = field(default_factory=dict)
     failed: dict[str, list[str]] = field(default_factory=dict)
     stopped: VecgateError | None = None
 
@@ -77,10 +82,13 @@ class ImportSummary:
 
     def add(self, file: str, outcome: ImportOutcome) -> None:
         """Count a picture."""
-        if outcome.error is None:
-            self.stored += 1
-        else:
+        if outcome.error is not None:
             self.fail(file, _reason(outcome.error))
+        else:
+            self.stored += outcome.stored
+            self.left_out += outcome.skipped
+        if outcome.duplicate_of is not None:
+            self.duplicates[file] = outcome.duplicate_of
 
     def fail(self, file: str, reason: str) -> None:
         """Count a picture that is not stored."""
@@ -180,6 +188,7 @@ def send_pictures(
     with_path: bool = True,
     tenant: str = "",
     journal: Journal | None = None,
+    duplicates: object_pb.DuplicateCheck | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> ImportSummary:
     """Import pictures. Files are read as they are sent; whatever fails is in the summary.
@@ -192,17 +201,17 @@ def send_pictures(
         with_path: whether the collection has the property for the path.
         tenant: whose pictures they are.
         journal: says which are stored already, and learns of those that are stored now.
+        duplicates: what to do with duplicates; None to store all.
         advance: called once for each picture that is done, stored or not.
     """
-    summary = ImportSummary()
+    summary, sent = ImportSummary(), deque[tuple[str, str]]()
     for file, reason in pictures.refused:
         summary.fail(file, reason)
-    sent: deque[tuple[str, str]] = deque()
 
     def objects() -> Iterator[Object]:
         for file in pictures.files:
             try:
-                content = _content(pictures.folder / file)
+                content = read_picture(pictures.folder / file)
             except OSError as error:
                 summary.fail(file, f"the file cannot be read: {error.strerror or error}")
                 advance()
@@ -219,11 +228,12 @@ def send_pictures(
             sent.append((file, digest))
             yield made
 
+    answers = client.import_objects(collection, objects(), truncate=truncate, tenant=tenant, duplicates=duplicates)
     try:
-        for outcome in client.import_objects(collection, objects(), truncate=truncate, tenant=tenant):
+        for outcome in answers:
             file, digest = sent.popleft()
             summary.add(file, outcome)
-            if journal and outcome.error is None:
+            if journal and outcome.stored:
                 journal.add(outcome.id, digest)
             advance()
     except VecgateError as error:
@@ -231,7 +241,7 @@ def send_pictures(
     return summary
 
 
-def _content(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
     """Return a file's bytes.
 
     Raises:

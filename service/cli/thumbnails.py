@@ -99,7 +99,7 @@ def show_thumbnails(
             property_, b""
         )
 
-    pictures = [_scaled(content, _tile_pixels(screen)) for content in _contents(hits[:SHOWN], property_, read)]
+    pictures = [scaled_picture(content, _tile_pixels(screen)) for content in _contents(hits[:SHOWN], property_, read)]
     if not any(pictures):
         return
     row, (columns, _) = _per_row(screen), _tile(screen)
@@ -133,7 +133,7 @@ def _contents(hits: Sequence[Hit], property_: str, read: Callable[[str], bytes])
         yield content if time.monotonic() < end else b""
 
 
-def _scaled(content: bytes, size: tuple[int, int]) -> "Image.Image | None":
+def scaled_picture(content: bytes, size: tuple[int, int]) -> "Image.Image | None":
     """Return a picture that fits into a size; None if it cannot be decoded within bounds."""
     if not content:
         return None

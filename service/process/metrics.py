@@ -84,7 +84,8 @@ STORE_SECONDS = Histogram(
 STORE_FAILURES = Counter("vecgate_store_failures_total", "Calls that Weaviate did not answer in time.", ["operation"])
 IMPORT_OBJECTS = Counter(
     "vecgate_import_objects_total",
-    "Objects of finished imports: stored, rejected (invalid), or failed (an embedder or Weaviate failed).",
+    "Objects of finished imports: stored, skipped (duplicates), rejected (invalid), or failed (an embedder or Weaviate "
+    "failed).",
     ["outcome"],
 )
 IMPORT_VECTORS = Counter(
@@ -97,7 +98,7 @@ BUILD = Info("vecgate_build", "1, with the release of Vecgate and the Python tha
 BUILD.info({"version": version("vecgate"), "python": platform.python_version()})
 
 # Prometheus does not see the first increase of a counter that appears with it, so these exist from the start.
-for _outcome in ("stored", "rejected", "failed"):
+for _outcome in ("stored", "skipped", "rejected", "failed"):
     IMPORT_OBJECTS.labels(_outcome)
 for _origin in ("computed", "supplied", "absent", "missing"):
     IMPORT_VECTORS.labels(_origin)

@@ -26,6 +26,7 @@ from vecgate.client import (
     where,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -207,6 +208,29 @@ def test_an_import_is_cut_by_the_servers_count_and_keeps_the_order(client: Clien
     assert sorted(len(each.objects) for each in fake.requests["ImportObjects"]) == [2, 3, 3]
     assert [outcome.id for outcome in outcomes] == [str(UUID(int=number)) for number in range(8)]
     assert outcomes[0].vectors[0].embedder == "fake"
+
+
+def test_an_import_looks_for_duplicates_call_by_call_and_names_them(client: Client, fake: FakeVecgate) -> None:
+    fake.limits.max_objects = 1
+    ids = [str(UUID(int=number)) for number in range(3)]
+    fake.duplicates[ids[1]] = object_pb.Duplicate(id=ids[0], cosine=0.75)
+    skip = object_pb.DuplicateCheck(action=object_pb.DUPLICATE_ACTION_SKIP, min_cosine=0.5, target_vector="default")
+    report = object_pb.DuplicateCheck(action=object_pb.DUPLICATE_ACTION_REPORT)
+
+    skipping = client.import_objects("Pictures", objects(3), duplicates=skip)
+    first = next(skipping)
+    sent = len(fake.requests["ImportObjects"])
+    left_out = [first, *skipping]
+    reported = list(client.import_objects("Pictures", objects(3), duplicates=report))
+
+    assert sent == 1, "the second call begins when the first has ended"
+    assert [(each.stored, each.skipped, each.error) for each in left_out] == [
+        (True, False, None), (False, True, None), (True, False, None)
+    ]  # fmt: skip
+    assert [(each.stored, each.skipped) for each in reported] == [(True, False)] * 3
+    for outcomes in (left_out, reported):
+        assert [each.duplicate_of for each in outcomes] == [None, fake.duplicates[ids[1]], None]
+    assert [each.duplicates for each in fake.requests["ImportObjects"]] == [skip] * 3 + [report] * 3
 
 
 def test_an_import_is_cut_by_bytes(connect: Connect) -> None:

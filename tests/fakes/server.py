@@ -48,6 +48,7 @@ class FakeVecgate:
         failing: statuses that the next calls of a method fail with.
         refuse: returns why an object of an import is refused, or None.
         unembeddable: texts that fail alone.
+        duplicates: what objects of an import that looks for duplicates duplicate, by id.
         collections: by name.
         tenants: by collection and name.
         objects: by collection and id, in the order of their first import.
@@ -64,6 +65,7 @@ class FakeVecgate:
         self.refuse: Callable[[object_pb.DataObject], status_pb2.Status | None] = lambda _: None
         self.reranking = search_pb.Reranking(reranker="rank", model="fake-reranker", scored=3)
         self.unembeddable: set[str] = set()
+        self.duplicates: dict[str, object_pb.Duplicate] = {}
         self.collections: dict[str, collection_pb.Collection] = {}
         self.aliases: dict[str, str] = {}
         self.tenants: dict[str, dict[str, tenant_pb.Tenant]] = defaultdict(dict)
@@ -274,9 +276,13 @@ class _Objects(object_grpc.ObjectServiceServicer):
             if error is not None:
                 response.results.add(id=each.id, error=error)
                 continue
+            of = self.fake.duplicates.get(each.id) if request.duplicates.action else None
+            if of is not None and request.duplicates.action == object_pb.DUPLICATE_ACTION_SKIP:
+                response.results.add(id=each.id, skipped=of)
+                continue
             self.fake.objects[request.collection][each.id] = each
             vector = object_pb.StoredVector(name="default", origin=object_pb.VECTOR_ORIGIN_COMPUTED, embedder="fake")
-            response.results.add(id=each.id, stored=object_pb.StoredObject(vectors=[vector]))
+            response.results.add(id=each.id, stored=object_pb.StoredObject(vectors=[vector], duplicate_of=of))
         return response
 
     def GetObject(self, request: Any, context: Any) -> object_pb.GetObjectResponse:  # noqa: N802
@@ -425,7 +431,7 @@ def shown(found: object_pb.DataObject, request: Any) -> object_pb.DataObject:
     for name in names:
         answer.properties[name] = found.properties[name]
     for name in output.vectors:
-        answer.vectors[name].CopyFrom(vector_of(found.id.encode()))
+        answer.vectors[name].CopyFrom(found.vectors.get(name) or vector_of(found.id.encode()))
     return answer
 
 

@@ -404,6 +404,7 @@ class Client:
         *,
         truncate: bool = False,
         embed_unchanged: bool = False,
+        duplicates: object_pb.DuplicateCheck | None = None,
         chunk_objects: int = 64,
         in_flight: int = 4,
         retry_s: float = 60.0,
@@ -414,21 +415,19 @@ class Client:
 
         Nothing is sent before the first outcome is requested. Objects are read as needed, so a generator that reads
         files keeps memory small. Closing the generator cancels the calls in flight. An object that cannot be stored, or
-        is too large to be sent, fails alone.
-
-        A given id may occur once in an import; a second object with it fails with DUPLICATE_ID. (For that, ids are kept
-        in memory, about 100 bytes each.) Objects with the same content and without ids are one object, and get the same
-        outcome.
+        is too large to be sent, fails alone. A given id may occur once (DUPLICATE_ID; for that, ids are kept in memory,
+        about 100 bytes each). Objects with the same content and without ids are one object, with the same outcome.
 
         Args:
             collection: the collection's name.
             objects: what to import.
             truncate: whether to cut texts that are too long for the model; otherwise their objects fail.
             embed_unchanged: whether to embed again what is already stored with a vector of the same texts and images.
+            duplicates: such as `DuplicateCheck(action=DUPLICATE_ACTION_SKIP)`: whether objects that duplicate others
+                are stored; outcomes name the others. Calls are then made one by one, so that the first one is kept.
             chunk_objects: objects in one call; the server's `max_objects` and the size limit also apply.
             in_flight: calls at the same time.
-            retry_s: seconds for which calls and objects that fail for a transient reason are retried: the server says
-                when to retry, or does not answer. 0 turns retries off.
+            retry_s: seconds for which calls and objects that fail for a transient reason are retried; 0 for none.
             tenant: the tenant, if the collection has tenants.
             consistency: how many replicas must answer, such as `CONSISTENCY_ALL`; Weaviate's default if left out.
 
@@ -449,11 +448,13 @@ class Client:
                 objects=messages,
                 truncate=truncate,
                 embed_unchanged=embed_unchanged,
+                duplicates=duplicates,
                 scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
             )
             return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
-        yield from import_in_chunks(send, several(objects), bounds, in_flight=in_flight, retries=Retries(retry_s))
+        calls, retries = in_flight if duplicates is None else 1, Retries(retry_s)
+        yield from import_in_chunks(send, several(objects), bounds, in_flight=calls, retries=retries)
 
     def _chunk_bounds(self, most: int) -> ChunkBounds:
         limits = self.embedders().limits

@@ -181,18 +181,22 @@ class ImportOutcome:
 
     Attributes:
         id: its id, given or derived.
-        error: why it is not stored; None if it is.
+        error: why it is not stored; None if it is, or if it was left out as a duplicate.
         vectors: where each named vector came from.
+        duplicate_of: the object that it duplicates, with `duplicates`; None if there is none.
+        skipped: whether it is not stored because it is a duplicate.
     """
 
     id: str
     error: VecgateError | None = None
     vectors: tuple[object_pb.StoredVector, ...] = ()
+    duplicate_of: object_pb.Duplicate | None = None
+    skipped: bool = False
 
     @property
     def stored(self) -> bool:
         """Whether the object is stored."""
-        return self.error is None
+        return self.error is None and not self.skipped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -420,9 +424,14 @@ def object_from_pb(message: object_pb.DataObject) -> Object:
 
 def outcome_from_pb(result: object_pb.ImportResult) -> ImportOutcome:
     """Return the result of one object."""
-    if result.WhichOneof("outcome") != "stored":
-        return ImportOutcome(result.id, error_from_status(result.error))
-    return ImportOutcome(result.id, vectors=tuple(result.stored.vectors))
+    match result.WhichOneof("outcome"):
+        case "stored":
+            of = result.stored.duplicate_of if result.stored.HasField("duplicate_of") else None
+            return ImportOutcome(result.id, vectors=tuple(result.stored.vectors), duplicate_of=of)
+        case "skipped":
+            return ImportOutcome(result.id, duplicate_of=result.skipped, skipped=True)
+        case _:
+            return ImportOutcome(result.id, error_from_status(result.error))
 
 
 def result_from_pb(response: search_pb.SearchObjectsResponse) -> SearchResult:

@@ -29,6 +29,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _DuplicateAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DuplicateActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DuplicateAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DUPLICATE_ACTION_UNSPECIFIED: _DuplicateAction.ValueType  # 0
+    """Not allowed (INVALID_INPUT)."""
+    DUPLICATE_ACTION_REPORT: _DuplicateAction.ValueType  # 1
+    """Store them, and name the objects that they duplicate."""
+    DUPLICATE_ACTION_SKIP: _DuplicateAction.ValueType  # 2
+    """Do not store them. One whose id is stored already is not left out but replaced, as without this check."""
+
+class DuplicateAction(_DuplicateAction, metaclass=_DuplicateActionEnumTypeWrapper):
+    """DuplicateAction is what to do with duplicates."""
+
+DUPLICATE_ACTION_UNSPECIFIED: DuplicateAction.ValueType  # 0
+"""Not allowed (INVALID_INPUT)."""
+DUPLICATE_ACTION_REPORT: DuplicateAction.ValueType  # 1
+"""Store them, and name the objects that they duplicate."""
+DUPLICATE_ACTION_SKIP: DuplicateAction.ValueType  # 2
+"""Do not store them. One whose id is stored already is not left out but replaced, as without this check."""
+Global___DuplicateAction: _TypeAlias = DuplicateAction  # noqa: Y015
+
 class _VectorOrigin:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -166,6 +190,7 @@ class ImportObjectsRequest(_message.Message):
     OBJECTS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     EMBED_UNCHANGED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
@@ -184,6 +209,12 @@ class ImportObjectsRequest(_message.Message):
         """
 
     @_builtins.property
+    def duplicates(self) -> Global___DuplicateCheck:
+        """Optional. What to do with objects that duplicate a stored object, or an earlier one of this call. Default: store them like any
+        other.
+        """
+
+    @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
         """Optional. The tenant and the consistency level."""
 
@@ -194,15 +225,56 @@ class ImportObjectsRequest(_message.Message):
         objects: _abc.Iterable[Global___DataObject] | None = ...,
         truncate: _builtins.bool = ...,
         embed_unchanged: _builtins.bool = ...,
+        duplicates: Global___DuplicateCheck | None = ...,
         scope: _scope_pb2.Scope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duplicates", b"duplicates", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "embed_unchanged", b"embed_unchanged", "objects", b"objects", "scope", b"scope", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "duplicates", b"duplicates", "embed_unchanged", b"embed_unchanged", "objects", b"objects", "scope", b"scope", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportObjectsRequest: _TypeAlias = ImportObjectsRequest  # noqa: Y015
+
+@_typing.final
+class DuplicateCheck(_message.Message):
+    """DuplicateCheck says which objects are duplicates, and what to do with them. Each object is looked up by its own vector before it
+    is written, which costs one search an object. The index of a large collection can miss a few neighbours. An object without the
+    vector is not looked up. Calls to one server process for one collection look and write one after the other; two
+    calls to different processes at the same time do not see each other's objects. A client also needs the permission `search`
+    (PERMISSION_DENIED).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    MIN_COSINE_FIELD_NUMBER: _builtins.int
+    TARGET_VECTOR_FIELD_NUMBER: _builtins.int
+    action: Global___DuplicateAction.ValueType
+    """Required. What to do with duplicates."""
+    min_cosine: _builtins.float
+    """Optional. The least cosine of the vectors of two near-duplicates, more than 0 and at most 1 (INVALID_INPUT). It depends on the
+    model; `vecgate duplicates` finds one for a collection. Default: 0, only objects whose vectors are made of the same texts
+    and images are duplicates.
+    """
+    target_vector: _builtins.str
+    """Optional. The named vector to compare (UNKNOWN_VECTOR, COLLECTION_NOT_BOUND). Required if several are bound to a space
+    (INVALID_INPUT).
+    """
+    def __init__(
+        self,
+        *,
+        action: Global___DuplicateAction.ValueType = ...,
+        min_cosine: _builtins.float = ...,
+        target_vector: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "min_cosine", b"min_cosine", "target_vector", b"target_vector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DuplicateCheck: _TypeAlias = DuplicateCheck  # noqa: Y015
 
 @_typing.final
 class ImportObjectsResponse(_message.Message):
@@ -243,6 +315,7 @@ class ImportResult(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The object's id, given or derived; as it was sent if it is not a UUID."""
     @_builtins.property
@@ -253,22 +326,57 @@ class ImportResult(_message.Message):
     def error(self) -> _status_pb2.Status:
         """It is not stored, for this reason; ErrorInfo and, for an invalid field, BadRequest are in the details."""
 
+    @_builtins.property
+    def skipped(self) -> Global___Duplicate:
+        """It is not stored because it duplicates this object; only with DUPLICATE_ACTION_SKIP."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         stored: Global___StoredObject | None = ...,
         error: _status_pb2.Status | None = ...,
+        skipped: Global___Duplicate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "stored", b"stored"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "skipped", b"skipped", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "skipped", b"skipped", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["stored", "error"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["stored", "error", "skipped"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___ImportResult: _TypeAlias = ImportResult  # noqa: Y015
+
+@_typing.final
+class Duplicate(_message.Message):
+    """Duplicate is the object that another one duplicates: one with the same texts and images if there is one, otherwise the nearest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    COSINE_FIELD_NUMBER: _builtins.int
+    SAME_CONTENT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id of the object, which is stored."""
+    cosine: _builtins.float
+    """The cosine of the two vectors, -1 to 1."""
+    same_content: _builtins.bool
+    """Whether the two vectors are made of the same texts and images."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        cosine: _builtins.float = ...,
+        same_content: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosine", b"cosine", "id", b"id", "same_content", b"same_content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Duplicate: _TypeAlias = Duplicate  # noqa: Y015
 
 @_typing.final
 class StoredObject(_message.Message):
@@ -277,18 +385,24 @@ class StoredObject(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VECTORS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_OF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredVector]:
         """One entry for each named vector of the collection, by name."""
+
+    @_builtins.property
+    def duplicate_of(self) -> Global___Duplicate:
+        """The object that it duplicates, if an import looks for duplicates and there is one."""
 
     def __init__(
         self,
         *,
         vectors: _abc.Iterable[Global___StoredVector] | None = ...,
+        duplicate_of: Global___Duplicate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duplicate_of", b"duplicate_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_of", b"duplicate_of", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,7 @@ from embedders.contract import EmbedderSpec
 from embedders.errors import EmbedderError, InputRejected
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import CHECK_IN_THREAD_BYTES, DraftObject, check_object
+from service.core.objects.duplicates import Duplicate, DuplicateAction, DuplicateCheck, Duplicates, check_wanted
 from service.core.objects.vectorizing import (
     BULK_DOCUMENTS,
     Candidate,
@@ -59,11 +60,21 @@ MAX_CHUNK_VALUES = 5000
 
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
-    """The result of one object: stored with these vectors, or refused with an error."""
+    """The result of one object: stored with these vectors, refused with an error, or left out as a duplicate.
+
+    Attributes:
+        id: the object's.
+        vectors: where each named vector came from, if it is stored.
+        error: why it is not stored.
+        duplicate: the object that it duplicates, if that was asked for.
+        skipped: whether it is not stored for that reason.
+    """
 
     id: str
     vectors: tuple[VectorReport, ...] = ()
     error: ServiceError | EmbedderError | None = None
+    duplicate: Duplicate | None = None
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +95,20 @@ class _Candidate(Candidate):
 
 
 class _Call(NamedTuple):
-    """A call: where its objects go, when that collection was read, and the outcomes, one for each object."""
+    """A call.
+
+    Attributes:
+        collection: where its objects go.
+        looked_s: when that collection was read.
+        outcomes: one for each object.
+        duplicates: which objects are duplicates, and what to do with them; None to store all.
+    """
 
     collection: Collection
     looked_s: float
     scope: Scope
     outcomes: list[ImportOutcome]
+    duplicates: DuplicateCheck | None
 
 
 class _Known(NamedTuple):
@@ -124,6 +143,7 @@ class Importer:
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
         self._writer = Writer(store, embedders, writes)
+        self._duplicates = Duplicates(store)
         self._max_chunk_objects = max_chunk_objects
         self._max_chunk_bytes = max_chunk_bytes
 
@@ -134,6 +154,7 @@ class Importer:
         *,
         truncate: bool,
         embed_unchanged: bool = False,
+        duplicates: DuplicateCheck | None = None,
         scope: Scope = NO_TENANT,
         api_key: str | None = None,
     ) -> ImportReport:
@@ -144,15 +165,17 @@ class Importer:
             drafts: the objects, which are read as they are needed.
             truncate: whether texts may be cut to what the model reads.
             embed_unchanged: whether to embed objects again that are stored with a vector of the same texts and images.
+            duplicates: which objects are duplicates, and what to do with them; None to store all.
             scope: the tenant, and how many replicas must answer.
             api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
+            PermissionDenied: the client may not search, and would learn of stored objects by their duplicates.
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
             TenantInactive: the tenant is not active, and calls do not activate it.
-            InvalidRequest: the tenant is missing, or the collection has no tenants.
-            CollectionNotBound: no named vector is bound to a space. Others beside a bound one stay as they are.
+            InvalidRequest: the tenant or the named vector for duplicates is missing, or the collection has no such.
+            CollectionNotBound: no named vector is bound to a space, or not the one for duplicates. Others stay.
             SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed, and no object of a chunk can be stored without them;
                 objects of other chunks may be stored. Otherwise objects are stored without the vectors that cannot be
@@ -164,6 +187,8 @@ class Importer:
         bound = collection.bound_part
         if not bound.vectors:
             check_bound(collection)
+        if duplicates is not None:
+            check_wanted(collection, duplicates)
         outcomes: list[ImportOutcome] = []
         copies: dict[int, int] = {}
         used: dict[str, EmbedderSpec] = {}
@@ -177,7 +202,7 @@ class Importer:
             partly=True,
         )
         chunks = self._chunks(self._check(collection, drafts, scope.tenant, outcomes, copies))
-        await self._embed_and_write(_Call(collection, looked_s, scope, outcomes), chunks, fill)
+        await self._embed_and_write(_Call(collection, looked_s, scope, outcomes, duplicates), chunks, fill)
         for index, first in copies.items():
             outcomes[index] = outcomes[first]
         _count(outcomes)
@@ -297,21 +322,41 @@ class Importer:
 
     async def _write_chunk(self, call: _Call, chunk: list[_Candidate], known: _Known) -> None:
         """Write the objects of a chunk that have no error, and note the outcomes of all."""
+        check, found, failures = call.duplicates, dict[UUID, Duplicate](), dict[UUID, ServiceError]()
         ready = [candidate.object for candidate in chunk if candidate.error is None]
+        skipped: set[UUID] = set()
+        async with contextlib.nullcontext() if check is None else self._duplicates.turn(call.collection, call.scope):
+            if check is not None:
+                found = await self._duplicates.find(call.collection, check, ready, known.stored, call.scope)
+                skipped = found.keys() - known.stored.keys() if check.action is DuplicateAction.SKIP else set()
+            failures = await self._put(call, chunk, [each for each in ready if each.id not in skipped], known)
+        for candidate in chunk:
+            id_ = candidate.object.id
+            duplicate = found.get(id_)
+            error = candidate.error or failures.get(id_)
+            if duplicate is not None and duplicate.id in failures:
+                # What it duplicates is not stored, so nothing says that it is one.
+                error, duplicate = failures[duplicate.id] if id_ in skipped else error, None
+            reports = () if error or id_ in skipped else tuple(sorted(candidate.reports, key=lambda each: each.name))
+            of = None if error else duplicate
+            call.outcomes[candidate.index] = ImportOutcome(
+                call.outcomes[candidate.index].id, reports, error, of, skipped=error is None and id_ in skipped
+            )
+
+    async def _put(
+        self, call: _Call, chunk: list[_Candidate], objects: list[StoredObject], known: _Known
+    ) -> dict[UUID, ServiceError]:
+        """Write objects of a chunk, and return why some are not stored or not found, by id."""
         made = any(report.origin is VectorOrigin.COMPUTED for each in chunk for report in each.reports)
         again_s = -math.inf if made else call.looked_s + LOOK_AGAIN_S
-        failures = await self._writer.put(call.collection, ready, known.stored, known.mark, call.scope, again_s=again_s)
-        for candidate in chunk:
-            error = candidate.error or failures.get(candidate.object.id)
-            reports = () if error else tuple(sorted(candidate.reports, key=lambda report: report.name))
-            call.outcomes[candidate.index] = ImportOutcome(call.outcomes[candidate.index].id, reports, error)
+        return await self._writer.put(call.collection, objects, known.stored, known.mark, call.scope, again_s=again_s)
 
 
 def _count(outcomes: Sequence[ImportOutcome]) -> None:
     """Count the outcomes of an import for Prometheus."""
     objects, vectors = Counter[str](), Counter[str]()
     for outcome in outcomes:
-        what = "stored" if outcome.error is None else "failed"
+        what = "skipped" if outcome.skipped else "stored" if outcome.error is None else "failed"
         if isinstance(outcome.error, InvalidRequest | InputRejected):
             what = "rejected"
         objects[what] += 1

@@ -300,12 +300,22 @@ def _kept(vector: NamedVector, object_: StoredObject, stored: Mapping[UUID, Stor
     found = before.vectors.get(vector.name)
     if found is None or (vector.space.dimension and found.shape != (vector.space.dimension,)):
         return None
+    return found if same_inputs(vector, before, object_) else None
+
+
+def same_inputs(vector: NamedVector, one: StoredObject, other: StoredObject) -> bool:
+    """Return whether the fields of a named vector have the same texts and images in two objects."""
     same_texts = all(
-        _worded(before.properties.get(each.name)) == _worded(object_.properties.get(each.name))
+        _worded(one.properties.get(each.name)) == _worded(other.properties.get(each.name))
         for each in vector.text_fields
     )
-    same_images = all(_picture(before, each.name) == _picture(object_, each.name) for each in vector.image_fields)
-    return found if same_texts and same_images else None
+    return same_texts and all(_picture(one, each.name) == _picture(other, each.name) for each in vector.image_fields)
+
+
+def has_inputs(vector: NamedVector, object_: StoredObject) -> bool:
+    """Return whether an object has a text or an image in the fields of a named vector."""
+    texts = any(_worded(object_.properties.get(each.name)) for each in vector.text_fields)
+    return texts or any(_picture(object_, each.name) for each in vector.image_fields)
 
 
 def _picture(object_: StoredObject, name: str) -> str | bytes | None:

@@ -6,6 +6,8 @@ from typing import Any
 from google.protobuf import struct_pb2
 
 from service.core.objects.checks import DraftObject
+from service.core.objects.duplicates import Duplicate, DuplicateAction, DuplicateCheck
+from service.core.objects.importing import ImportOutcome
 from service.core.objects.objects import Listing
 from service.core.objects.updating import MaskPath
 from service.core.objects.vectorizing import VectorOrigin, VectorReport
@@ -26,6 +28,8 @@ from service.rpc.shared.requests import output_from_pb, parse_scope
 from vecgate.v1 import object_service_pb2 as object_pb
 
 DEFAULT_PAGE_SIZE = 100
+MAX_ID_CHARS = 64
+ACTIONS = {object_pb.DuplicateAction.Value(f"DUPLICATE_ACTION_{each.name}"): each for each in DuplicateAction}
 MASKED = ("properties", "images", "vectors")
 ORIGINS = {origin: object_pb.VectorOrigin.Value(f"VECTOR_ORIGIN_{origin.name}") for origin in VectorOrigin}
 SCALARS: dict[type, str] = {str: "string_value", float: "number_value", int: "number_value", bool: "bool_value"}
@@ -51,6 +55,18 @@ def parse_listing(request: object_pb.ListObjectsRequest, limits: RequestLimits) 
     sort = tuple(SortBy(each.property, each.descending) for each in request.sort)
     size, returned = request.page_size or DEFAULT_PAGE_SIZE, output_from_pb(request.output)
     return Listing(request.collection, size, filters, sort, position, returned, scope)
+
+
+def parse_duplicates(violations: Violations, request: object_pb.ImportObjectsRequest) -> DuplicateCheck | None:
+    """Return what an import does with duplicates; names are not checked, which needs the collection."""
+    if not request.HasField("duplicates"):
+        return None
+    check, path = request.duplicates, "duplicates"
+    action = ACTIONS.get(check.action)
+    violations.require(action, f"{path}.action", "is required; give DUPLICATE_ACTION_REPORT or DUPLICATE_ACTION_SKIP")
+    message = f"is {check.min_cosine:g}; give more than 0 and at most 1, or 0 to find only the same texts and images"
+    violations.require(0 <= check.min_cosine <= 1, f"{path}.min_cosine", message)
+    return None if action is None else DuplicateCheck(action, check.min_cosine, check.target_vector)
 
 
 def parse_update_mask(violations: Violations, paths: Iterable[str]) -> list[MaskPath]:
@@ -172,6 +188,24 @@ def object_to_pb(each: StoredObject, message: object_pb.DataObject | None = None
         for name, vector in each.vectors.items():
             message.vectors[name].CopyFrom(vector_to_pb(vector))
     return message
+
+
+def outcome_to_pb(outcome: ImportOutcome) -> object_pb.ImportResult:
+    """Return the result of one object of an import."""
+    if outcome.error is not None:
+        # An invalid id can be of any length.
+        return object_pb.ImportResult(id=outcome.id[:MAX_ID_CHARS], error=to_status(outcome.error, ""))
+    of = None if outcome.duplicate is None else _duplicate_to_pb(outcome.duplicate)
+    if outcome.skipped:
+        return object_pb.ImportResult(id=outcome.id, skipped=of)
+    result = object_pb.ImportResult(id=outcome.id, stored=stored_to_pb(outcome.vectors))
+    if of is not None:
+        result.stored.duplicate_of.CopyFrom(of)
+    return result
+
+
+def _duplicate_to_pb(duplicate: Duplicate) -> object_pb.Duplicate:
+    return object_pb.Duplicate(id=str(duplicate.id), cosine=duplicate.cosine, same_content=duplicate.same_content)
 
 
 def stored_to_pb(reports: Sequence[VectorReport]) -> object_pb.StoredObject:

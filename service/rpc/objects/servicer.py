@@ -15,7 +15,9 @@ from service.error_table import to_status
 from service.errors import collecting
 from service.rpc.objects.messages import (
     object_to_pb,
+    outcome_to_pb,
     parse_deletion,
+    parse_duplicates,
     parse_listing,
     parse_object,
     parse_update_mask,
@@ -27,7 +29,6 @@ from service.rpc.shared.requests import CallerKeys, check_id, embedder_to_pb, ou
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import object_service_pb2_grpc as pb_grpc
 
-MAX_ID_CHARS = 64
 MOST_READ = 10_000
 """Objects that one CountMissingVectors reads."""
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -62,11 +63,13 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         with collecting() as violations:
             scope = parse_scope(violations, request)
             violations.require_count(len(request.objects), self._limits.max_objects, "objects", "objects")
+            duplicates = parse_duplicates(violations, request)
         report = await self._importer.import_objects(
             request.collection,
             (parse_object(each, f"objects[{index}]") for index, each in enumerate(request.objects)),
             truncate=request.truncate,
             embed_unchanged=request.embed_unchanged,
+            duplicates=duplicates,
             scope=scope,
             api_key=self._keys.of(context),
         )
@@ -74,11 +77,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         pace = Pace()
         for outcome in report.outcomes:
             await pace.step()
-            if outcome.error is None:
-                response.results.add(id=outcome.id, stored=stored_to_pb(outcome.vectors))
-            else:
-                # An invalid id can be of any length.
-                response.results.add(id=outcome.id[:MAX_ID_CHARS], error=to_status(outcome.error, ""))
+            response.results.append(outcome_to_pb(outcome))
         return response
 
     async def GetObject(self, request: pb.GetObjectRequest, context: Context) -> pb.GetObjectResponse:

@@ -394,7 +394,7 @@ TESTS = {
             "service.rpc.shared.bounds.MAX_PROPERTIES_BYTES",
         ],
         "test_a_hundred_faults_are_named_and_the_others_counted": ["service.errors.MAX_VIOLATIONS"],
-        "test_the_id_of_an_object_that_fails_is_returned_cut": ["service.rpc.objects.servicer.MAX_ID_CHARS"],
+        "test_the_id_of_an_object_that_fails_is_returned_cut": ["service.rpc.objects.messages.MAX_ID_CHARS"],
     },
     "service.rpc.server.test_wire": {
         "test_a_string_passes_at_its_bound_and_is_refused_by_name_over_it": [

@@ -1,0 +1,120 @@
+"""Duplicates by themselves: what is searched, and which objects of one chunk are compared with which."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from service.core.objects.duplicates import Duplicate, DuplicateAction, DuplicateCheck, Duplicates
+from service.domain import Collection, DataType, Distance, NamedVector, Property, Space, StoredObject, WeightedField
+from service.errors import StoreRejected
+from service.store.base import NO_TENANT
+from tests.fakes.store import FakeStore
+
+SKIP, REPORT = DuplicateAction.SKIP, DuplicateAction.REPORT
+
+
+def collection(distance: Distance = Distance.COSINE) -> Collection:
+    vector = NamedVector("default", Space("space", 2, "model"), (WeightedField("image"),), distance=distance)
+    return Collection("Pictures", (Property("image", DataType.BLOB),), (vector,))
+
+
+def at(angle: float, number: int, image: bytes = b"", length: float = 1) -> StoredObject:
+    """Return an object whose vector has an angle in degrees."""
+    turn = np.radians(angle)
+    vector = np.array([np.cos(turn), np.sin(turn)], np.float32) * length
+    return StoredObject(UUID(int=number), {}, {"image": image} if image else {}, {"default": vector})
+
+
+async def find(
+    store: FakeStore,
+    objects: Sequence[StoredObject],
+    action: DuplicateAction = SKIP,
+    *,
+    stored: Sequence[StoredObject] = (),
+    degrees: float = 5,
+) -> dict[int, Duplicate]:
+    """Return what is found, by the objects' numbers."""
+    check = DuplicateCheck(action, float(np.cos(np.radians(degrees + 0.01))) if degrees else 0)
+    known = {each.id: each for each in stored}
+    found = await Duplicates(store).find(store._collections["Pictures"], check, objects, known, NO_TENANT)
+    return {id_.int: each for id_, each in found.items()}
+
+
+@pytest.fixture
+async def store() -> FakeStore:
+    made = FakeStore()
+    await made.create_collection(collection())
+    return made
+
+
+@pytest.mark.parametrize(("action", "expected"), [(SKIP, {2: 1, 4: 3}), (REPORT, {2: 1, 3: 2, 4: 3})])
+async def test_an_object_is_compared_with_what_will_be_stored_only(
+    store: FakeStore, action: DuplicateAction, expected: dict[int, int]
+) -> None:
+    found = await find(store, [at(angle, number) for number, angle in ((1, 0), (2, 4), (3, 8), (4, 12))], action)
+
+    assert {number: each.id.int for number, each in found.items()} == expected
+
+
+async def test_an_object_that_is_replaced_is_compared_as_it_will_be(store: FakeStore) -> None:
+    before = [at(0, 1), at(0, 2), at(90, 3)]
+    await store.put_objects("Pictures", before)
+
+    found = await find(store, [at(0, 1), at(45, 2)], REPORT, stored=before[:2])
+    back = await find(store, [at(90, 1), at(0, 2)], REPORT, stored=before[:2])
+
+    assert found == {}, "the second one leaves the first one's place"
+    assert {number: each.id.int for number, each in back.items()} == {1: 3}
+
+
+async def test_the_nearest_is_named_whether_it_is_stored_or_in_the_chunk(store: FakeStore) -> None:
+    await store.put_objects("Pictures", [at(3, 1), at(80, 2)])
+
+    found = await find(store, [at(77, 10), at(0, 11), at(1, 12), at(81, 13)], REPORT)
+
+    assert {number: each.id.int for number, each in found.items()} == {10: 2, 11: 1, 12: 11, 13: 2}
+    assert found[12].cosine == pytest.approx(np.cos(np.radians(1)))
+
+
+async def test_the_search_is_bounded_by_a_distance_where_that_follows_from_the_cosine(store: FakeStore) -> None:
+    await find(store, [at(0, 1)])
+    assert store.options[-1].distance == pytest.approx(1 - np.cos(np.radians(5.01)) + 0.02)
+
+    store._collections["Pictures"] = collection(Distance.L2_SQUARED)
+    await store.put_objects("Pictures", [at(0, 1, length=2)])
+    found = await find(store, [at(1, 2)])
+
+    assert store.options[-1].distance is None
+    assert found[2].cosine == pytest.approx(np.cos(np.radians(1)))
+
+
+async def test_the_cosine_is_of_vectors_of_any_length(store: FakeStore) -> None:
+    await store.put_objects("Pictures", [at(0, 1, length=10)])
+
+    found = await find(store, [at(0, 2, length=1e-3), at(60, 3), at(60, 4, length=1e10)])
+
+    assert {number: round(each.cosine, 6) for number, each in found.items()} == {2: 1, 4: 1}
+
+
+async def test_stored_pictures_that_cannot_be_read_are_near_and_not_known_to_be_the_same(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_objects("Pictures", [at(0, 1, b"picture")])
+    assert (await find(store, [at(0, 2, b"picture")]))[2].same_content
+
+    async def refuse(*_: object) -> None:
+        raise StoreRejected("too large")
+
+    monkeypatch.setattr(store, "get_objects", refuse)
+
+    assert not (await find(store, [at(0, 2, b"picture")]))[2].same_content
+    assert await find(store, [at(0, 2, b"picture")], degrees=0) == {}
+
+
+async def test_an_object_that_loses_the_vector_meanwhile_is_no_neighbour(store: FakeStore) -> None:
+    await store.put_objects("Pictures", [at(0, 1)])
+    store.lost.add((UUID(int=1), "default"))
+
+    assert await find(store, [at(0, 2)]) == {}
