@@ -8,6 +8,7 @@ its time is ended, and the server sees its connection end.
 import contextlib
 import gc
 import importlib.util
+import io
 import json
 import os
 import pickle
@@ -81,6 +82,13 @@ def scale(content: bytes, limits: InputLimits, scaling: Scaling, place: Place, i
     """Decode a picture, and write its pixels into a slot of the server's memory."""
     opened(place, index, (*scaling.size, 3), np.uint8)[...] = scaled(content, limits, scaling)
     return None, b""
+
+
+def scaled_picture(content: bytes, limits: InputLimits, scaling: Scaling) -> Result:
+    """Return a picture in the size that a model reads, as a PNG, which every embedder decodes to the same pixels."""
+    file = io.BytesIO()
+    Image.fromarray(scaled(content, limits, scaling)).save(file, "PNG", compress_level=1)
+    return None, file.getvalue()
 
 
 def nim_image(content: bytes, limits: InputLimits, max_converted_pixels: int) -> Result:

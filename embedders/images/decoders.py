@@ -94,6 +94,15 @@ class Decoders:
             slot.release()
             raise
 
+    async def scaled_picture(self, content: bytes, limits: InputLimits, scaling: Scaling) -> bytes:
+        """Return a picture in the size that a model reads, as a PNG: its embedder makes the same vector of both.
+
+        Raises:
+            InputRejected, EmbedderUnavailable: as `scale`.
+        """
+        _, sent = await self._picture(decoder_process.scaled_picture, content, limits, (limits, scaling))
+        return sent
+
     async def nim_image(
         self, content: bytes, limits: InputLimits, *, max_converted_pixels: int = 0
     ) -> tuple[str, bytes]:

@@ -1,6 +1,6 @@
 """The command line, a command or a group of them each module.
 
-All but auth, demo, doctor, serve, weaviate and weights talk gRPC through vecgate.client.
+All but auth, bulk, demo, doctor, serve, weaviate and weights talk gRPC through vecgate.client.
 
 Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.
 """
@@ -13,6 +13,7 @@ from service.cli import (
     aliases,
     auth,
     binding,
+    bulk,
     collections,
     demo,
     doctor,
@@ -89,6 +90,7 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(objects.app, name="objects")
 app.command("import")(importing.import_)
 app.command("duplicates")(duplicates.duplicates)
+app.command("bulk")(bulk.bulk)
 app.command("search")(search.search)
 app.command("embed")(embed.embed)
 app.command("probe")(probe.probe)

@@ -471,3 +471,14 @@ async def test_calls_that_find_the_template_dead_start_one_together(decoders: De
 
     assert all(isinstance(each, int) for each in pids)
     assert len({each.ppid() for each in decoding() if each.ppid() != os.getpid()}) == 1
+
+
+async def test_a_picture_scaled_beforehand_has_the_pixels_that_the_model_would_have_read():
+    decoders, content = Decoders(2), picture(size=(600, 400))
+    try:
+        small = await decoders.scaled_picture(content, LIMITS, SCALING)
+    finally:
+        await decoders.close()
+
+    assert Image.open(io.BytesIO(small)).size == (48, 32)
+    np.testing.assert_array_equal(scaled(small, LIMITS, SCALING), scaled(content, LIMITS, SCALING))

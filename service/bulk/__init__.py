@@ -1,0 +1,4 @@
+"""Embedding in bulk: one pipeline on Ray Data, from tables of pictures into a collection or Parquet, each row once.
+
+See README.md beside this file. The only package that uses Ray.
+"""

@@ -1,0 +1,180 @@
+"""A bulk job, from the command to its result: what is left to do is done, and then everything is counted."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.bulk.accounts import Accounts, Progress
+from service.bulk.ledger import Ledger, name_of
+from service.bulk.loop import BackgroundLoop
+from service.bulk.parquet import ParquetOutput, schema_of
+from service.bulk.pipeline import Pipeline, Sizes
+from service.bulk.reading import Reading
+from service.bulk.reconciling import SAMPLE, Reconciliation, look_into
+from service.bulk.stages import Target
+from service.domain import Collection, Scope
+from service.settings import Settings, WeaviateSettings
+from service.sources.errors import InvalidMapping
+from service.sources.fragments import Fragment, fragments, schema
+from service.sources.mapping import Mapping as ColumnMapping
+from service.sources.mapping import Plan
+from service.store.embedded.server import EmbeddedWeaviate
+from service.store.weaviate import WeaviateStore
+
+PATIENCE_S = 600.0
+"""How long a job waits for a Weaviate or a NIM that does not answer."""
+BEFORE = "_objects_before"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do.
+
+    Attributes:
+        locations: files, folders, patterns and URLs.
+        collection: where objects go; it exists.
+        ledger: the ledger's location.
+        mapping: which column is what.
+        tenant: whose objects they are.
+        truncate: whether texts may be cut to what the model reads.
+        sizes: of the pipeline.
+        patience_s: how long to wait for a Weaviate or a NIM that does not answer.
+        output: a folder or a URL for objects with their vectors as Parquet; empty for none.
+        stores: whether objects go to the collection; without it they go to Parquet alone.
+    """
+
+    locations: Sequence[str]
+    collection: str
+    ledger: str
+    mapping: ColumnMapping = field(default_factory=ColumnMapping)
+    tenant: str = ""
+    truncate: bool = False
+    sizes: Sizes = field(default_factory=Sizes)
+    patience_s: float = PATIENCE_S
+    output: str = ""
+    stores: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a job did, and whether everything adds up.
+
+    Attributes:
+        found: fragments of the input.
+        done_before: those that earlier runs had done.
+        progress: of this run.
+        reconciliation: None while fragments are left, as some could not be read.
+    """
+
+    found: int
+    done_before: int
+    progress: Progress
+    reconciliation: Reconciliation | None
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong, in words; nothing if every row has its outcome and everything adds up."""
+        unread = [f"{location}: {reason}" for location, reason in self.progress.unreadable]
+        return [*unread, *(self.reconciliation.faults if self.reconciliation else ())]
+
+
+def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Result:
+    """Do what is left of a job.
+
+    Args:
+        job: what to do.
+        settings: the embedders and Weaviate.
+        advance: called with the progress again and again.
+
+    Raises:
+        BulkStopped: an embedder or Weaviate fails for too long; what is done counts, and a repetition goes on.
+        InvalidSource: the input cannot be read.
+        InvalidMapping: it does not fit the collection.
+        LedgerFailed: the ledger cannot be read or written.
+        ServiceError: the collection cannot take the objects, or the ledger is of another job.
+    """
+    found = fragments(job.locations)
+    columns = schema(found)
+    ledger = Ledger(job.ledger)
+    with _store(settings) as (loop, store, where):
+        collection = loop.run(store.get_collection(job.collection))
+        plan = job.mapping.bind(columns, collection)
+        if plan.tenant:
+            raise InvalidMapping([f"{plan.tenant!r}: a bulk job is for one tenant; name it with --tenant"])
+        reading = Reading(plan, collection, job.tenant)
+        output = _output(job, collection, plan)
+        target = Target(collection, Scope(job.tenant), where, job.patience_s, output, job.stores)
+        before = loop.run(store.count_objects(collection.name, target.scope))
+        recorded = ledger.begin({**_identity(job, collection), BEFORE: before})
+        doubtful = ledger.enter()
+        named = {_name(each): each for each in found}
+        done = ledger.done()
+        left = {name: each for name, each in named.items() if name not in done}
+        if target.output is not None:
+            target.output.keep(done & named.keys())
+        progress = _carry_out(Pipeline(settings, target, reading, job.sizes, job.truncate), ledger, left, advance)
+        reconciliation = None
+        if not progress.unreadable:
+            totals = ledger.totals(set(named))
+            ids = ledger.some_ids(sorted(named), totals.rows if doubtful or progress.outages else SAMPLE)
+            within = loop.run(look_into(store, target, recorded[BEFORE], ids)) if job.stores else None
+            reconciliation = Reconciliation(totals, within, target.output.count() if target.output else None)
+            if not reconciliation.faults:
+                ledger.leave()
+    return Result(len(named), len(named) - len(left), progress, reconciliation)
+
+
+def _carry_out(
+    pipeline: Pipeline, ledger: Ledger, left: Mapping[str, Fragment], advance: Callable[[Progress], None]
+) -> Progress:
+    """Run the pipeline for the fragments that are left, by the names of their entries."""
+    accounts = Accounts(ledger, left)
+    advance(accounts.progress)
+    if left:
+        for table in pipeline.outcomes(left):
+            accounts.take(table)
+            advance(accounts.progress)
+    return accounts.progress
+
+
+@contextmanager
+def _store(settings: Settings) -> Iterator[tuple[BackgroundLoop, WeaviateStore, WeaviateSettings]]:
+    """Yield a store with its event loop, and the settings with which other processes reach the same Weaviate."""
+    with ExitStack() as ends:
+        loop, where = BackgroundLoop(), settings.weaviate
+        ends.callback(loop.close)
+        if where.embedded:
+            weaviate = EmbeddedWeaviate(where)
+            ends.callback(lambda: loop.run(weaviate.stop()))
+            loop.run(weaviate.start())
+            where = weaviate.client_settings
+        store = WeaviateStore(where)
+        ends.callback(lambda: loop.run(store.close()))
+        loop.run(store.start())
+        yield loop, store, where
+
+
+def _name(fragment: Fragment) -> str:
+    return name_of(fragment.location, fragment.part, fragment.identity)
+
+
+def _output(job: Job, collection: Collection, plan: Plan) -> ParquetOutput | None:
+    if not job.output:
+        return None
+    names = [*(each.name for each in plan.properties.values()), *plan.images.values()]
+    dimensions = {each.name: each.space.dimension for each in collection.vectors if each.space}
+    return ParquetOutput(job.output, schema_of(collection, names, dimensions))
+
+
+def _identity(job: Job, collection: Collection) -> dict[str, Any]:
+    """Return what ids and vectors depend on; with another of them, what a ledger lists as done is not done."""
+    return {
+        "collection": collection.name,
+        "tenant": job.tenant,
+        "columns": dict(job.mapping.columns),
+        "spaces of the input": dict(job.mapping.spaces),
+        "stores": job.stores,
+        "output": job.output,
+        "spaces of the collection": {each.name: each.space.id for each in collection.vectors if each.space},
+    }

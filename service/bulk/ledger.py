@@ -1,0 +1,309 @@
+"""The ledger: which fragments of the input are done, kept beside the output, on a disk or in an object store.
+
+A fragment has an entry once each of its rows is stored or rejected, and not before. So a repeated command does what has
+no entry, whatever ended the command before, and on however many machines. An entry is named by what identifies the
+content of its fragment: a changed file has another identity, and is done again.
+
+    run.json               what the ledger belongs to: the collection, and what ids and vectors depend on
+    unfinished             there while a command runs, and after one that did not end well
+    fragments/NAME.json    an entry; written last, in one piece
+    ids/NAME               the ids of its stored rows, 16 bytes each
+    rejected/NAME.parquet  its rejected rows, with reasons; only if there are any
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import numpy as np
+import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, from_url
+
+from service.errors import InvalidRequest, ServiceError, Violation
+
+RUN, UNFINISHED, ENTRIES, IDS, REJECTED = "run.json", "unfinished", "fragments", "ids", "rejected"
+ID_BYTES = 16
+
+IDS_AT_ONCE = 4_000_000
+"""Ids that are compared at a time, about 64 MB; of more, they are compared in parts by their first bytes."""
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("location", pa.string()),
+        ("part", pa.string()),
+        ("row", pa.int64()),
+        ("place", pa.string()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+
+class LedgerFailed(ServiceError):
+    """The ledger cannot be read or written; the message says where and why."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """The result of a fragment.
+
+    Attributes:
+        name: its name here.
+        location: where the fragment is.
+        part: which part of that it is, in words.
+        identity: what changes with its content.
+        rows: how many rows it has.
+        stored: how many of them are stored, or were found to be stored as the same object.
+        rejected: how many are not, by reason.
+    """
+
+    name: str
+    location: str
+    part: str
+    identity: str
+    rows: int
+    stored: int
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A row that is not stored, by its number in the fragment and its place in the file, and why."""
+
+    row: int
+    place: str
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Totals:
+    """What all entries together say.
+
+    Attributes:
+        fragments: how many there are.
+        rows: rows in.
+        rejected: rows that are not stored, by reason.
+        distinct: the different ids of the others: as many objects are stored.
+        outdated: objects that only rows of earlier versions of changed fragments had; they are still stored.
+    """
+
+    fragments: int = 0
+    rows: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    distinct: int = 0
+    outdated: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Rows that are not rejected."""
+        return self.rows - sum(self.rejected.values())
+
+    @property
+    def duplicates(self) -> int:
+        """Rows whose object is that of another row."""
+        return self.kept - self.distinct
+
+
+def open_folder(location: str) -> Any:
+    """Return a store of files by its URL, or by a local path, which is made.
+
+    Raises:
+        LedgerFailed: there is no such store, or it cannot be reached.
+    """
+    try:
+        if "://" not in location:
+            return LocalStore(Path(location).absolute(), mkdir=True)
+        return from_url(location)
+    except (BaseError, OSError, ValueError) as error:
+        raise LedgerFailed(f"{location}: {_first_line(error)}") from error
+
+
+@contextmanager
+def _failing(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        raise LedgerFailed(f"{where}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def name_of(location: str, part: str, identity: str) -> str:
+    """Return the name of a fragment's entry: 32 hexadecimal digits."""
+    return hashlib.sha256(msgspec.json.encode([location, part, identity])).hexdigest()[:32]
+
+
+class Ledger:
+    """The ledger at one location. Only one command at a time may write it."""
+
+    def __init__(self, location: str) -> None:
+        """Open it.
+
+        Raises:
+            LedgerFailed: the location cannot be used.
+        """
+        self.location = location
+        self._files = open_folder(location)
+
+    def begin(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """Record what the ledger belongs to, or compare it with what was recorded, and return that.
+
+        Args:
+            run: what it belongs to; names that begin with an underscore are recorded and not compared.
+
+        Raises:
+            InvalidRequest: it belongs to something else.
+            LedgerFailed: it cannot be read or written.
+        """
+        found = self._read(RUN)
+        if found is None:
+            self._write(RUN, msgspec.json.encode(run))
+            return dict(run)
+        recorded: dict[str, Any] = msgspec.json.decode(found)
+        wanted = msgspec.json.decode(msgspec.json.encode(run))
+        for name in sorted(wanted.keys() | recorded.keys()):
+            if not name.startswith("_") and recorded.get(name) != wanted.get(name):
+                message = (
+                    f"{self.location} is of a run with {name} = {recorded.get(name)!r}, and this one has "
+                    f"{wanted.get(name)!r}; use another ledger"
+                )
+                raise InvalidRequest([Violation("ledger", message)])
+        return recorded
+
+    def enter(self) -> bool:
+        """Note that a command runs, and return whether an earlier one did not end well.
+
+        Raises:
+            LedgerFailed: it cannot be read or written.
+        """
+        unfinished = self._read(UNFINISHED) is not None
+        self._write(UNFINISHED, b"")
+        return unfinished
+
+    def leave(self) -> None:
+        """Note that the command ends well.
+
+        Raises:
+            LedgerFailed: it cannot be written.
+        """
+        with _failing(self.location):
+            obstore.delete(self._files, UNFINISHED)
+
+    def done(self) -> set[str]:
+        """Return the names of all entries.
+
+        Raises:
+            LedgerFailed: it cannot be read.
+        """
+        with _failing(self.location):
+            pages = obstore.list(self._files, ENTRIES)
+            return {Path(each["path"]).stem for page in pages for each in page if each["path"].endswith(".json")}
+
+    def add(self, entry: Entry, ids: Sequence[bytes], rejections: Sequence[Rejection]) -> None:
+        """Add the entry of a fragment of which every row is stored or rejected.
+
+        Raises:
+            LedgerFailed: it cannot be written.
+        """
+        self._write(f"{IDS}/{entry.name}", b"".join(ids))
+        if rejections:
+            columns = {
+                "location": [entry.location] * len(rejections),
+                "part": [entry.part] * len(rejections),
+                "row": [each.row for each in rejections],
+                "place": [each.place for each in rejections],
+                "reason": [each.reason for each in rejections],
+                "message": [each.message for each in rejections],
+            }
+            file = io.BytesIO()
+            pq.write_table(pa.table(columns, REJECTED_SCHEMA), file)
+            self._write(f"{REJECTED}/{entry.name}.parquet", file.getvalue())
+        self._write(f"{ENTRIES}/{entry.name}.json", msgspec.json.encode(entry))
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all entries.
+
+        Raises:
+            LedgerFailed: they cannot be read.
+        """
+        for name in sorted(self.done()):
+            content = self._read(f"{ENTRIES}/{name}.json")
+            if content is not None:
+                yield msgspec.json.decode(content, type=Entry)
+
+    def totals(self, current: set[str]) -> Totals:
+        """Return what all entries together say.
+
+        Args:
+            current: the names of the fragments as they are now; other entries are of earlier versions.
+
+        Raises:
+            LedgerFailed: it cannot be read.
+        """
+        totals, others = Totals(), []
+        for entry in self.entries():
+            if entry.name not in current:
+                others.append(entry)
+                continue
+            totals.fragments += 1
+            totals.rows += entry.rows
+            for reason, count in entry.rejected.items():
+                totals.rejected[reason] = totals.rejected.get(reason, 0) + count
+        # The few ids of entries that are no longer of the input are read beside the others.
+        count = totals.rows + sum(each.stored for each in others)
+        parts = max(1, -(-count // IDS_AT_ONCE))
+        names, old_names = sorted(current & self.done()), [each.name for each in others]
+        for part in range(parts):
+            now = np.unique(self._ids(names, part, parts))
+            totals.distinct += now.size
+            totals.outdated += np.setdiff1d(self._ids(old_names, part, parts), now).size
+        return totals
+
+    def some_ids(self, names: Sequence[str], count: int) -> list[UUID]:
+        """Return about so many ids of stored rows, spread over the fragments of these names and over their rows."""
+        found: list[UUID] = []
+        step = max(1, len(names) // count)
+        chosen = names[::step]
+        each_of = max(1, -(-count // max(1, len(chosen))))
+        for name in chosen:
+            ids = self._ids_of(name)
+            found += [UUID(bytes=bytes(each).ljust(ID_BYTES, b"\0")) for each in ids[:: max(1, ids.size // each_of)]]
+        return found[: max(count, len(chosen))]
+
+    def _ids(self, names: Sequence[str], part: int, parts: int) -> NDArray[np.bytes_]:
+        """Return the ids of entries that belong to a part of all ids."""
+        kept = [np.empty(0, f"S{ID_BYTES}")]
+        for name in names:
+            ids = self._ids_of(name)
+            if parts > 1:
+                # Ids are hashes, and so spread evenly.
+                first = ids.view(">u2").reshape(-1, ID_BYTES // 2)[:, 0].astype(np.uint32)
+                ids = ids[first * parts >> 16 == part]
+            kept.append(ids)
+        return np.concatenate(kept)
+
+    def _ids_of(self, name: str) -> NDArray[np.bytes_]:
+        return np.frombuffer(self._read(f"{IDS}/{name}") or b"", f"S{ID_BYTES}")
+
+    def _read(self, path: str) -> bytes | None:
+        with _failing(f"{self.location}/{path}"):
+            try:
+                return bytes(obstore.get(self._files, path).bytes())
+            except (FileNotFoundError, NotFoundError):
+                return None
+
+    def _write(self, path: str, content: bytes) -> None:
+        with _failing(f"{self.location}/{path}"):
+            obstore.put(self._files, path, content)

@@ -1,0 +1,304 @@
+"""The pipeline on Ray Data: read, decode, embed, write, all at the same time and each as far ahead as there is room."""
+
+import logging
+import math
+import os
+import pickle
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+# Ray reads these when it is loaded. It would send statistics to its makers, and tell of what Ray Data does by itself;
+# and a busy machine needs longer than it waits to start a process that loads our modules.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")
+if not os.environ.get("RAY_ADDRESS"):
+    # Everyone who reaches a Ray can run programs there: it listens on loopback alone, and asks for a token.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
+
+import ray
+import ray.data
+import ray.exceptions
+from ray.data import ActorPoolStrategy
+
+from embedders.clip.config import ClipConfig
+from embedders.contract import EmbedderSpec
+from embedders.errors import EmbedderError
+from embedders.images.scaling import Scaling
+from service.bulk.reading import Reading, read_fragment
+from service.bulk.stages import BulkStopped, Decode, Embed, Target, Write
+from service.domain import Collection
+from service.errors import CollectionNotBound, ServiceError, SpaceMismatch
+from service.settings import ClipSettings, Settings
+from service.sources.fragments import Fragment
+from service.wiring import local_models
+
+MAX_BLOCKS = 10_000
+"""Blocks of fragments that Ray keeps track of; of more fragments, several share one."""
+DECODE_ROWS = 64
+"""Rows that a decoding process takes at a time."""
+EMBED_ROWS = 256
+WRITE_ROWS = 400
+START_ATTEMPTS = 4
+MAX_CAUSES = 20
+"""Errors that are followed to the one that began."""
+SMALL_CPUS = 4
+"""A cluster with fewer shares its processors among the stages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many processes each stage has, and how many rows they take at a time; 0 lets `fitting` decide.
+
+    Attributes:
+        decoders: processes that decode, at most.
+        embedders: processes with an embedder.
+        writers: processes that write.
+        batch_rows: rows that an embedder takes at a time.
+    """
+
+    decoders: int = 0
+    embedders: int = 0
+    writers: int = 0
+    batch_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a pipeline is laid out over the machines: processes, and the processors that each one counts as."""
+
+    sizes: Sizes
+    read_cpus: float
+    decode_cpus: float
+    embed_cpus: float
+    embed_gpus: float
+    write_cpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """What a local model is, once it has been loaded, and how it wants its pictures."""
+
+    spec: EmbedderSpec
+    scaling: Scaling
+
+
+def fitting(asked: Sizes, *, cpus: float, gpus: float, machines: int, local: bool) -> Layout:
+    """Return a layout for the machines there are.
+
+    Args:
+        asked: what was asked for.
+        cpus: processors of all machines.
+        gpus: GPUs of all machines.
+        machines: how many there are.
+        local: whether the embedder is a local model, and not a NIM.
+    """
+    few = cpus < SMALL_CPUS
+    on_gpu = local and gpus >= 1
+    embedders = asked.embedders or (int(gpus) if on_gpu else machines if local else max(1, min(8, int(cpus) // 4)))
+    writers = asked.writers or max(1, min(8, 2 * machines, int(cpus) // 4))
+    # A model on a CPU has the half of each machine; with a GPU, or a NIM, processors are for decoding.
+    embed_cpus = max(1.0, cpus / machines // 2) if local and not on_gpu else 0.5 if few else 1.0
+    write_cpus, read_cpus = (0.25, 0.25) if few else (0.5, 0.5)
+    left = cpus - embedders * embed_cpus - writers * write_cpus - 2 * read_cpus
+    sizes = Sizes(asked.decoders or max(1, math.floor(left)), embedders, writers, asked.batch_rows or EMBED_ROWS)
+    return Layout(sizes, read_cpus, 0.5 if few else 1.0, embed_cpus, 1.0 if on_gpu else 0.0, write_cpus)
+
+
+def start_ray() -> None:
+    """Join the cluster of RAY_ADDRESS, or start Ray on this machine alone, on loopback; does nothing if it runs.
+
+    Raises:
+        BulkStopped: there is no such cluster.
+    """
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        where = quiet
+    else:
+        cpus = max(2, os.cpu_count() or 1)
+        where = {**quiet, "address": "local", "num_cpus": cpus, "include_dashboard": False}
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(**where)
+            break
+        except Exception as error:  # Ray raises bare ones
+            ray.shutdown()
+            # It waits half a minute for its own processes, which is too little on a busy machine.
+            if attempt == START_ATTEMPTS:
+                raise BulkStopped(f"Ray does not start: {error}") from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def stop_ray() -> None:
+    """Leave the cluster, or end the Ray of this machine."""
+    ray.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Everything that is done with a fragment.
+
+    Attributes:
+        settings: the embedders.
+        target: where objects go.
+        reading: how rows become objects.
+        sizes: how many processes there are, as far as that was asked for.
+        truncate: whether texts may be cut to what the model reads.
+    """
+
+    settings: Settings
+    target: Target
+    reading: Reading
+    sizes: Sizes
+    truncate: bool
+
+    def outcomes(self, fragments: Mapping[str, Fragment]) -> Iterator[pa.Table]:
+        """Run it, and yield the results of rows: tables as service.bulk.rows describes, without objects.
+
+        Args:
+            fragments: what to read, by names of entries of the ledger.
+
+        Raises:
+            BulkStopped: a stage cannot go on.
+            SpaceMismatch: the model has none of the spaces of the collection's vectors.
+        """
+        start_ray()
+        layout = self._layout()
+        with stopping():
+            model = self._look_at_model(layout)
+            if model is not None:
+                check_space(self.target.collection, model.spec)
+            yield from self._rows(fragments, layout, model).iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=1
+            )
+
+    def _layout(self) -> Layout:
+        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        machines = max(1, sum(bool(each["Alive"]) for each in nodes))
+        local = any(isinstance(each, ClipSettings) for each in self.settings.ordered.values())
+        cpus, gpus = found.get("CPU", 1.0), found.get("GPU", 0.0)
+        return fitting(self.sizes, cpus=cpus, gpus=gpus, machines=machines, local=local)
+
+    def _look_at_model(self, layout: Layout) -> LocalModel | None:
+        """Load the local model once, where it will run, and return what it is; None where there are NIMs, or several.
+
+        Raises:
+            RayError: it cannot be used.
+        """
+        if len(self.settings.ordered) > 1 or not (models := local_models(self.settings)):
+            return None
+        task = ray.remote(num_cpus=layout.embed_cpus, num_gpus=layout.embed_gpus, max_retries=1)(load_model)
+        found: LocalModel = ray.get(task.remote(models[0]))
+        return found
+
+    def _rows(self, fragments: Mapping[str, Fragment], layout: Layout, model: LocalModel | None) -> ray.data.Dataset:
+        """Return the rows as they come out of the last stage."""
+        sizes = layout.sizes
+        items = [{"name": name, "fragment": pickle.dumps(each)} for name, each in fragments.items()]
+        read: Any = read_fragment
+        rows = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
+            read, batch_size=1, batch_format="pyarrow", num_cpus=layout.read_cpus, fn_args=(self.reading,)
+        )
+        if model is not None:
+            rows = rows.map_batches(
+                Decode,
+                batch_size=DECODE_ROWS,
+                batch_format="pyarrow",
+                num_cpus=layout.decode_cpus,
+                compute=ActorPoolStrategy(min_size=1, max_size=sizes.decoders),
+                fn_constructor_args=(model.spec.limits, model.scaling, _pictures_for(self.target, model)),
+            )
+        return rows.map_batches(
+            Embed,
+            batch_size=sizes.batch_rows,
+            batch_format="pyarrow",
+            num_cpus=layout.embed_cpus,
+            num_gpus=layout.embed_gpus,
+            compute=ActorPoolStrategy(size=sizes.embedders),
+            fn_constructor_args=(self.settings, self.target),
+            fn_constructor_kwargs={"truncate": self.truncate},
+        ).map_batches(
+            Write,
+            batch_size=WRITE_ROWS,
+            batch_format="pyarrow",
+            num_cpus=layout.write_cpus,
+            compute=ActorPoolStrategy(size=sizes.writers),
+            fn_constructor_args=(self.target,),
+        )
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Turn what Ray raises into one error that says what is wrong, without the frames of Ray's processes.
+
+    Raises:
+        BulkStopped: a stage raised it, or something nobody expects.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        own = _own_cause(error)
+        raise BulkStopped(own or f"a process of the pipeline failed: {_last_line(error)}") from error
+
+
+def _own_cause(error: BaseException | None) -> str | None:
+    """Return the words of the error of this project that is behind one of Ray's; None if there is none."""
+    seen = 0
+    while error is not None and seen < MAX_CAUSES:
+        if isinstance(error, BulkStopped | EmbedderError | ServiceError):
+            return str(error.args[0]) if error.args else str(error)
+        error, seen = getattr(error, "cause", None) or error.__cause__, seen + 1
+    return None
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1][:500] if str(error).strip() else type(error).__name__
+
+
+def load_model(config: ClipConfig) -> LocalModel:
+    """Load a model and forget it. Runs in a process of Ray."""
+    from embedders.clip.loading import load  # noqa: PLC0415 -- torch, where there is a local model only
+
+    facts = load(config).facts
+    return LocalModel(facts.spec, facts.scaling)
+
+
+def _pictures_for(target: Target, model: LocalModel) -> list[str]:
+    """Return the properties whose pictures the model embeds."""
+    vectors = [each for each in target.collection.vectors if each.space and each.space.id == model.spec.space]
+    return sorted({field.name for vector in vectors for field in vector.image_fields})
+
+
+def check_space(collection: Collection, spec: EmbedderSpec) -> None:
+    """Check that the embedder has the space of one of the collection's vectors, before any work is done.
+
+    Raises:
+        CollectionNotBound: no named vector is bound to a space.
+        SpaceMismatch: all are bound to others.
+    """
+    bound = [each for each in collection.vectors if each.space is not None]
+    if not bound:
+        raise CollectionNotBound(collection.name, collection.vectors[0].name if collection.vectors else "")
+    made = [each for each in bound if each.image_fields or each.text_fields]
+    if made and not any(each.space is not None and each.space.id in (spec.space, spec.model) for each in made):
+        first = made[0]
+        assert first.space is not None, "it is bound"
+        raise SpaceMismatch(
+            vector=first.name,
+            bound=first.space.id,
+            given=spec.space,
+            bound_dimension=first.space.dimension,
+            given_dimension=spec.dimension,
+        )

@@ -1,0 +1,131 @@
+"""Rows on their way through the pipeline, and their form between two stages: tables of Arrow."""
+
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import pyarrow as pa
+
+from service.domain import StoredObject
+
+STAGES = ("read", "decode", "embed", "write")
+"""What is done with a row, one after the other."""
+
+SCHEMA = pa.schema(
+    [
+        ("fragment", pa.string()),
+        ("number", pa.int64()),
+        ("place", pa.string()),
+        ("end", pa.bool_()),
+        ("id", pa.binary()),
+        ("object", pa.large_binary()),
+        ("pictures", pa.large_binary()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("outage", pa.bool_()),
+        *((f"{stage}_s", pa.float64()) for stage in STAGES),
+    ]
+)
+
+
+@dataclass(slots=True)
+class Row:
+    """A row of the input.
+
+    Attributes:
+        fragment: the name of its fragment in the ledger.
+        number: its number in the fragment, from 0.
+        place: where it is in its file, for people.
+        end: whether this is no row, but says that the fragment ends after so many rows.
+        id: of the object that it becomes, 16 bytes; empty if it becomes none.
+        object: what to store, first without computed vectors; None once it is stored.
+        pictures: pictures in the size that the model reads, by property; empty where the embedder itself reads them.
+        reason: why it is not stored, as the name of an ErrorReason; empty if nothing is wrong.
+        message: the same in words.
+        outage: whether Weaviate did not answer when it was written first.
+        seconds: how long it took, by stage.
+    """
+
+    fragment: str
+    number: int
+    place: str = ""
+    end: bool = False
+    id: bytes = b""
+    object: StoredObject | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    reason: str = ""
+    message: str = ""
+    outage: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        """Whether there is still an object to be made of it."""
+        return self.object is not None and not self.reason
+
+    def reject(self, reason: str, message: str) -> None:
+        """Note why it is not stored, and let go of its content."""
+        self.reason, self.message, self.object, self.pictures = reason, message, None, {}
+
+
+def to_table(rows: Sequence[Row]) -> pa.Table:
+    """Return rows as a table."""
+    columns: dict[str, list[Any]] = {
+        "fragment": [each.fragment for each in rows],
+        "number": [each.number for each in rows],
+        "place": [each.place for each in rows],
+        "end": [each.end for each in rows],
+        "id": [each.id for each in rows],
+        "object": [None if each.object is None else pickle.dumps(each.object, 5) for each in rows],
+        "pictures": [pickle.dumps(each.pictures, 5) if each.pictures else None for each in rows],
+        "reason": [each.reason for each in rows],
+        "message": [each.message for each in rows],
+        "outage": [each.outage for each in rows],
+        **{f"{stage}_s": [each.seconds.get(stage, 0.0) for each in rows] for stage in STAGES},
+    }
+    return pa.table(columns, SCHEMA)
+
+
+def from_table(table: pa.Table) -> list[Row]:
+    """Return the rows of a table that `to_table` made."""
+    return [
+        Row(
+            each["fragment"],
+            each["number"],
+            each["place"],
+            each["end"],
+            each["id"],
+            None if each["object"] is None else pickle.loads(each["object"]),  # noqa: S301 -- made by to_table
+            {} if each["pictures"] is None else pickle.loads(each["pictures"]),  # noqa: S301 -- made by to_table
+            each["reason"],
+            each["message"],
+            each["outage"],
+            {stage: each[f"{stage}_s"] for stage in STAGES},
+        )
+        for each in table.to_pylist()
+    ]
+
+
+def timed(stage: str, rows: Sequence[Row], work: Callable[[list[Row]], None]) -> None:
+    """Do the work of a stage with those rows that are still alive, and note how long it took.
+
+    Args:
+        stage: one of STAGES.
+        rows: a batch.
+        work: changes rows.
+    """
+    live = [each for each in rows if each.live]
+    if not live:
+        return
+    start_s = perf_counter()
+    work(live)
+    note_time(stage, live, perf_counter() - start_s)
+
+
+def note_time(stage: str, rows: Iterable[Row], seconds: float) -> None:
+    """Share the time of a stage among the rows of a batch."""
+    rows = list(rows)
+    for each in rows:
+        each.seconds[stage] = each.seconds.get(stage, 0.0) + seconds / len(rows)

@@ -1,0 +1,281 @@
+"""What is done with rows, a stage after the other. Ray runs each in processes of its own, on any machine.
+
+Embedding and writing are the service's own code, so that spaces, weights, checks and outcomes are the same.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pyarrow as pa
+from obstore.exceptions import BaseError
+
+from embedders.contract import InputLimits
+from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.images.decoders import Decoders
+from embedders.images.scaling import Scaling
+from service.bulk.ledger import LedgerFailed
+from service.bulk.loop import BackgroundLoop
+from service.bulk.parquet import ParquetOutput
+from service.bulk.rows import Row, from_table, timed, to_table
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, check_native
+from service.core.objects.writing import Writer, Writes
+from service.domain import Collection, ReturnFields, Scope, StoredObject
+from service.error_table import reason_for
+from service.errors import ServiceError, StoreUnavailable, TenantNotFound, rejection
+from service.settings import Settings, WeaviateSettings
+from service.store.weaviate import WeaviateStore
+from service.wiring import build_decoders, build_embedders, replicas
+
+MAX_PAUSE_S = 20.0
+"""The longest pause between two attempts with an embedder or a store that is down."""
+WRITE_OBJECTS = 100
+"""Objects in one write; more save no time."""
+PARALLEL_WRITES = 4
+"""Writes of one process at the same time."""
+AGAIN = (EmbedderUnavailable, AnswerInvalid)
+"""What may pass: the backend is down or busy, or gave one bad answer."""
+
+T = TypeVar("T")
+
+
+class BulkStopped(Exception):
+    """The run cannot go on: an embedder, the store or a source fails for longer than it waits. Repeat the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where objects go.
+
+    Attributes:
+        collection: as it was when the run began.
+        scope: the tenant.
+        weaviate: where the collection is.
+        patience_s: how long to wait for a store or an embedder that is down.
+        output: Parquet files that objects go to, too; None for none.
+        stores: whether objects go to the collection.
+    """
+
+    collection: Collection
+    scope: Scope
+    weaviate: WeaviateSettings
+    patience_s: float
+    output: ParquetOutput | None = None
+    stores: bool = True
+
+
+class Decode:
+    """Decodes pictures and scales them to what the model reads, on machines that need no GPU."""
+
+    def __init__(self, limits: InputLimits, scaling: Scaling, fields: Sequence[str]) -> None:
+        """Start nothing yet.
+
+        Args:
+            limits: bounds on a picture.
+            scaling: what the model reads.
+            fields: the properties whose pictures are embedded.
+        """
+        self._limits, self._scaling, self._fields = limits, scaling, fields
+        self._loop = BackgroundLoop()
+        # One job runs while the next one is on its way.
+        self._decoders = Decoders(2)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Decode the pictures of a batch."""
+        rows = from_table(table)
+        timed("decode", rows, lambda live: self._loop.run(self._decode(live)))
+        return to_table(rows)
+
+    async def _decode(self, rows: Sequence[Row]) -> None:
+        await asyncio.gather(*map(self._decode_row, rows))
+
+    async def _decode_row(self, row: Row) -> None:
+        assert row.object is not None, "the row is alive"
+        pictures = {name: content for name, content in row.object.images.items() if name in self._fields}
+        made = {}
+        for name, content in pictures.items():
+            try:
+                made[name] = await self._decoders.scaled_picture(content, self._limits, self._scaling)
+            except InputRejected as error:
+                _reject(row, rejection(error, f'images["{name}"].content'))
+                return
+        row.pictures = made
+
+
+class Embed:
+    """Gives objects their vectors, with the embedders of the settings."""
+
+    def __init__(self, settings: Settings, target: Target, *, truncate: bool) -> None:
+        """Load local models, and connect to NIMs."""
+        self._target, self._truncate = target, truncate
+        self._collection = target.collection.bound_part
+        self._loop = BackgroundLoop()
+        self._pool = EmbedderPool(build_embedders(settings, build_decoders(settings)), replicas=replicas(settings))
+        self._vectorizer = Vectorizer(self._pool)
+        self._loop.run(self._start())
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Embed a batch.
+
+        Raises:
+            BulkStopped: the embedders cannot.
+        """
+        rows = from_table(table)
+        timed("embed", rows, lambda live: self._loop.run(self._embed(live)))
+        return to_table(rows)
+
+    async def _start(self) -> None:
+        await self._pool.start()
+        await self._pool.first_checks()
+
+    async def _embed(self, rows: Sequence[Row]) -> None:
+        async def attempt() -> list[Candidate]:
+            candidates = [_candidate(row) for row in rows]
+            await self._vectorizer.fill(
+                self._collection, candidates, BULK_DOCUMENTS, truncate=self._truncate, stored={}, used={}
+            )
+            for each in candidates:
+                for report in each.reports:
+                    if isinstance(report.error, EmbedderError):
+                        raise report.error
+            return candidates
+
+        try:
+            candidates = await _patiently(attempt, AGAIN, self._target.patience_s)
+        except (EmbedderError, ServiceError) as error:
+            raise BulkStopped(f"the embedder does not work: {error}") from error
+        for row, candidate in zip(rows, candidates, strict=True):
+            row.pictures = {}
+            check_native(self._collection, candidate)
+            if candidate.error is not None:
+                _reject(row, candidate.error)
+            elif row.object is not None:
+                row.object = replace(row.object, vectors=candidate.object.vectors)
+
+
+class Write:
+    """Writes objects to Parquet, and into the collection, so that each one that counts as stored is found there."""
+
+    def __init__(self, target: Target) -> None:
+        """Connect to Weaviate."""
+        self._target = target
+        self._loop = BackgroundLoop()
+        self._store = WeaviateStore(target.weaviate)
+        self._writes = Writes()
+        # It only looks up what named vectors are bound to, which needs no embedder.
+        self._writer = Writer(self._store, EmbedderPool([]), self._writes)
+        self._room = asyncio.Semaphore(PARALLEL_WRITES)
+        if target.stores:
+            self._loop.run(self._store.start())
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Write a batch.
+
+        Raises:
+            BulkStopped: the store does not answer, or the collection is another one by now; or a file cannot be
+                written.
+        """
+        rows = from_table(table)
+        if self._target.stores:
+            timed("write", rows, lambda live: self._loop.run(self._write(live)))
+        if (output := self._target.output) is not None:
+            try:
+                timed("write", rows, output.write)
+            except (BaseError, OSError, LedgerFailed) as error:
+                raise BulkStopped(f"{output.location} cannot be written: {error}") from error
+        for each in rows:
+            each.object = None
+        return to_table(rows)
+
+    async def _write(self, rows: Sequence[Row]) -> None:
+        # The same object twice in a batch is written once.
+        firsts = {row.id: row for row in reversed(rows)}
+        chosen = list(firsts.values())
+        parts = [chosen[start : start + WRITE_OBJECTS] for start in range(0, len(chosen), WRITE_OBJECTS)]
+        failures: dict[UUID, ServiceError] = {}
+        for each in await asyncio.gather(*map(self._write_part, parts)):
+            failures |= each
+        for row in rows:
+            if (failure := failures.get(UUID(bytes=row.id))) is not None:
+                _reject(row, failure)
+
+    async def _write_part(self, rows: Sequence[Row]) -> dict[UUID, ServiceError]:
+        """Write some objects, again if need be, and return which of them are refused, and why."""
+        objects = {each.object.id: each.object for each in rows if each.object is not None}
+        refused: dict[UUID, ServiceError] = {}
+
+        async def attempt() -> None:
+            left = [each for id_, each in objects.items() if id_ not in refused]
+            failures = await self._put(left)
+            refused.update((id_, each) for id_, each in failures.items() if not isinstance(each, StoreUnavailable))
+            for id_ in [each.id for each in left if each.id not in failures]:
+                del objects[id_]
+            for error in failures.values():
+                if isinstance(error, StoreUnavailable):
+                    raise error
+
+        async def watched() -> None:
+            try:
+                await attempt()
+            except StoreUnavailable:
+                for each in rows:
+                    each.outage = True
+                raise
+
+        try:
+            async with self._room:
+                await _patiently(watched, StoreUnavailable, self._target.patience_s)
+        except ServiceError as error:
+            raise BulkStopped(f"Weaviate does not take the objects: {error}") from error
+        return refused
+
+    async def _put(self, objects: Sequence[StoredObject]) -> dict[UUID, ServiceError]:
+        collection, scope = self._target.collection, self._target.scope
+        if not objects:
+            return {}
+        mark = self._writes.ended
+        fields = ReturnFields(vectors=[each.name for each in collection.bound_part.vectors])
+        stored: Mapping[UUID, StoredObject] = {}
+        try:
+            stored = await self._store.get_objects(collection.name, [each.id for each in objects], fields, scope)
+        except TenantNotFound:
+            if collection.multi_tenancy is None or not collection.multi_tenancy.auto_creation:
+                raise
+        return await self._writer.put(collection, objects, stored, mark, scope, again_s=time.monotonic())
+
+
+def _candidate(row: Row) -> Candidate:
+    """Return a row's object as what vectors are made for: with pictures in the model's size, if they were scaled."""
+    assert row.object is not None, "the row is alive"
+    return Candidate(f"row{row.number}", replace(row.object, images={**row.object.images, **row.pictures}))
+
+
+def _reject(row: Row, error: ServiceError | EmbedderError) -> None:
+    row.reject(reason_for(error), str(error))
+
+
+async def _patiently(
+    attempt: Callable[[], Awaitable[T]], passing: Any, patience_s: float, *, first_pause_s: float = 0.5
+) -> T:
+    """Try something again for as long as it fails by what may pass, and return what it returns.
+
+    Args:
+        attempt: what to try.
+        passing: types of errors after which to try again.
+        patience_s: after so long the error is raised.
+        first_pause_s: the pause after the first failure; each further one is twice as long.
+    """
+    until_s, pause_s = time.monotonic() + patience_s, first_pause_s
+    while True:
+        try:
+            return await attempt()
+        except passing as error:
+            wait_s = max(pause_s, getattr(error, "retry_after_s", 0.0))
+            if time.monotonic() + wait_s > until_s:
+                raise
+        await asyncio.sleep(wait_s)
+        pause_s = min(2 * pause_s, MAX_PAUSE_S)

@@ -1,0 +1,228 @@
+"""`vecgate bulk`: large tables of pictures into a collection, on one machine or on many."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from service.cli.connection import TenantOption
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, Doing, fail, note, progress_console, say
+
+if TYPE_CHECKING:
+    from service.bulk.accounts import Progress as Done
+    from service.bulk.job import Job, Result
+
+NEEDS_BULK = "bulk work needs: pip install 'vecgate[server,bulk]', and vecgate[clip] for local models"
+LOG_EVERY = 10_000
+"""Rows between two lines of progress where no terminal is."""
+MAX_FAULTS = 20
+"""Of one kind that are shown."""
+
+MappingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--mapping",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="TOML file that says which column is what; see `vecgate import`.",
+        show_default=False,
+    ),
+]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="COLUMN=PROPERTY",
+        help="What a column becomes: a property, a named vector or `id`; empty leaves it out. Repeatable.",
+        show_default=False,
+    ),
+]
+
+
+LocationsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="LOCATION...", help="Files, folders, patterns with *, or URLs such as s3://bucket/a/."),
+]
+CollectionOption = Annotated[str, typer.Option("--collection", metavar="NAME", help="Where objects go; it exists.")]
+LedgerOption = Annotated[
+    str,
+    typer.Option(
+        "--ledger",
+        metavar="LOCATION",
+        help="Folder or URL that tells what is done; for a cluster, on storage that outlives the command. Without it: "
+        "vecgate-bulk/COLLECTION in this folder.",
+        show_default=False,
+    ),
+]
+OutputOption = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        metavar="LOCATION",
+        help="Folder or URL for Parquet files with the objects and their vectors.",
+        show_default=False,
+    ),
+]
+OnlyOutputOption = Annotated[
+    bool, typer.Option("--only-output", help="Store nothing in the collection, whose properties still count.")
+]
+KeyOption = Annotated[
+    str,
+    typer.Option(
+        "--key", metavar="COLUMN", help="Column that ids come from, instead of the content.", show_default=False
+    ),
+]
+TruncateOption = Annotated[bool, typer.Option("--truncate", help="Cut texts that the model cannot read whole.")]
+DecodersOption = Annotated[int, typer.Option("--decoders", min=0, help="Processes that decode; 0: as many as fit.")]
+EmbeddersOption = Annotated[
+    int, typer.Option("--embedders", min=0, help="Processes with an embedder; 0: one for each GPU.")
+]
+WritersOption = Annotated[int, typer.Option("--writers", min=0, help="Processes that write; 0: as many as fit.")]
+BatchOption = Annotated[
+    int, typer.Option("--batch", min=0, max=2048, help="Rows that an embedder takes at a time; 0: 256.")
+]
+PatienceOption = Annotated[
+    float, typer.Option("--patience", min=0, help="Seconds to wait for a Weaviate or a NIM that does not answer.")
+]
+
+
+def bulk(
+    *,
+    locations: LocationsArgument,
+    collection: CollectionOption,
+    ledger: LedgerOption = "",
+    output: OutputOption = "",
+    only_output: OnlyOutputOption = False,
+    mapping: MappingOption = None,
+    columns: ColumnOption = None,
+    key: KeyOption = "",
+    tenant: TenantOption = "",
+    truncate: TruncateOption = False,
+    decoders: DecodersOption = 0,
+    embedders: EmbeddersOption = 0,
+    writers: WritersOption = 0,
+    batch: BatchOption = 0,
+    patience: PatienceOption = 600.0,
+) -> None:
+    """Embed tables of pictures and store each row once, on this machine or on the Ray cluster of RAY_ADDRESS.
+
+    Embedders and Weaviate are those of the settings of `vecgate serve`; no server is needed. The same command again
+    does what is left.
+    """
+    if only_output and not output:
+        fail("--only-output needs --output", EXIT_WRONG_USE)
+    try:
+        from service.bulk.job import Job  # noqa: PLC0415 -- an extra
+        from service.bulk.pipeline import Sizes  # noqa: PLC0415 -- an extra
+        from service.sources.errors import InvalidMapping  # noqa: PLC0415 -- an extra
+        from service.sources.mapping import Mapping  # noqa: PLC0415 -- an extra
+    except ModuleNotFoundError as error:
+        fail(f"{NEEDS_BULK} (there is no module {error.name})", EXIT_WRONG_USE)
+    try:
+        chosen = Mapping() if mapping is None else Mapping.load(mapping)
+        chosen = chosen.with_options([*(columns or ()), *([f"{key}=id"] if key else ())])
+    except InvalidMapping as error:
+        fail("the mapping is wrong:", EXIT_WRONG_USE, more=error.faults)
+    ledger = ledger or f"vecgate-bulk/{collection}"
+    sizes = Sizes(decoders, embedders, writers, batch)
+    result = _run(
+        Job(locations, collection, ledger, chosen, tenant, truncate, sizes, patience, output, not only_output)
+    )
+    show_result(result)
+    if result.faults:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _run(job: "Job") -> "Result":
+    """Run a job, and end the command with one line if it cannot."""
+    from service.bulk.job import run  # noqa: PLC0415 -- an extra
+    from service.bulk.stages import BulkStopped  # noqa: PLC0415 -- an extra
+    from service.errors import ServiceError  # noqa: PLC0415 -- with the server only
+    from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- with the server only
+    from service.sources.errors import InvalidMapping, InvalidSource  # noqa: PLC0415 -- an extra
+
+    try:
+        with _Shown() as shown:
+            return run(job, load_settings(), shown.advance)
+    except InvalidSettings as error:
+        fail("the settings are wrong:", EXIT_WRONG_USE, more=[f"  {line}" for line in str(error).splitlines()])
+    except InvalidMapping as error:
+        fail(f"the input does not fit {job.collection}:", EXIT_WRONG_USE, more=error.faults)
+    except InvalidSource as error:
+        fail(str(error), EXIT_WRONG_USE)
+    except BulkStopped as error:
+        fail(str(error), EXIT_FAILED, more=["what is done counts: the same command goes on from there"])
+    except ServiceError as error:
+        fail(str(error), EXIT_FAILED)
+
+
+def show_result(result: "Result") -> None:
+    """Print what a job did, and whether everything adds up."""
+    done = result.progress
+    if result.done_before:
+        say(f"{result.done_before} of {result.found} fragments were done before")
+    if done.wanted:
+        say(f"{done.rows} rows in this run, {done.rate:.1f} a second; working time: {_shares(done)}")
+    checked = result.reconciliation
+    if checked is not None:
+        totals = checked.totals
+        say(
+            f"{totals.rows} rows in = {totals.distinct} stored + {sum(totals.rejected.values())} rejected + "
+            f"{totals.duplicates} duplicates",
+            style="bold",
+        )
+        for reason, count in sorted(totals.rejected.items()):
+            say(f"  rejected as {reason}: {count}")
+        if totals.outdated:
+            say(f"  {totals.outdated} objects are of earlier versions of changed files, and still stored")
+        if checked.in_files is not None:
+            say(f"the Parquet files have {checked.in_files} rows")
+        if (within := checked.collection) is not None:
+            say(f"the collection has {within.counted} objects; {within.sampled} were looked for by their vectors")
+            if within.mended:
+                say(f"  {within.mended} of them were entered into the index again")
+    for fault in result.faults[:MAX_FAULTS]:
+        say(f"wrong: {fault}")
+
+
+def _shares(done: "Done") -> str:
+    return ", ".join(f"{stage} {share:.0%}" for stage, share in done.shares().items())
+
+
+class _Shown:
+    """The progress: a bar on a terminal, and a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        console = progress_console()
+        columns = (Doing(), BarColumn(), MofNCompleteColumn(), TextColumn("fragments, {task.fields[told]}"))
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._lines = not console.is_terminal
+        self._task = self._bar.add_task("embedding", total=None, told="")
+        self._next = LOG_EVERY
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, done: "Done") -> None:
+        """Show the progress."""
+        told = told_progress(done)
+        self._bar.update(self._task, total=done.wanted, completed=done.fragments, told=told)
+        if self._lines and done.rows >= self._next:
+            self._next = done.rows + LOG_EVERY
+            note(f"{done.fragments} of {done.wanted} fragments, {told}")
+
+
+def told_progress(done: "Done") -> str:
+    """Return the progress in words: rows, rate, time left, shares of the stages, and what is rejected."""
+    words = [f"{done.rows} rows, {done.rate:.0f}/s"]
+    if (left := done.left_s) is not None:
+        words.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
+    words.append(_shares(done))
+    words += [f"{reason} {count}" for reason, count in done.rejected.most_common(3)]
+    return ", ".join(words)

@@ -1,0 +1,126 @@
+import hashlib
+from pathlib import Path
+from uuid import UUID
+
+import pyarrow.parquet as pq
+import pytest
+
+from service.bulk import ledger as ledgers
+from service.bulk.ledger import Entry, Ledger, LedgerFailed, Rejection, Totals, name_of
+from service.errors import InvalidRequest
+
+
+def ids_of(*texts: str) -> list[bytes]:
+    return [hashlib.sha256(each.encode()).digest()[:16] for each in texts]
+
+
+def add(ledger: Ledger, name: str, ids: list[bytes], rejections: tuple[Rejection, ...] = ()) -> str:
+    rejected = {each.reason: 1 for each in rejections}
+    ledger.add(Entry(name, "/a.parquet", name, "1", len(ids) + len(rejections), len(ids), rejected), ids, rejections)
+    return name
+
+
+def test_a_fragment_is_done_once_its_entry_is_written_and_stays_so_for_another_process(tmp_path: Path):
+    ledger = Ledger(str(tmp_path / "new" / "ledger"))
+    before = ledger.done()
+
+    name = add(ledger, name_of("/a.parquet", "row groups 0-0", "1"), ids_of("a"))
+
+    assert (before, Ledger(ledger.location).done()) == (set(), {name})
+
+
+@pytest.mark.parametrize("changed", [("/b", "part", "1"), ("/a", "other", "1"), ("/a", "part", "2")])
+def test_another_place_or_content_is_another_entry(changed: tuple[str, str, str]):
+    assert name_of("/a", "part", "1") != name_of(*changed)
+
+
+def test_an_entry_that_was_not_written_last_does_not_count(tmp_path: Path):
+    ledger = Ledger(str(tmp_path))
+    add(ledger, "one", ids_of("a"))
+    (tmp_path / "ids" / "two").write_bytes(ids_of("b")[0])  # what a killed command left
+
+    totals = ledger.totals({"one", "two"})
+
+    assert (ledger.done(), totals.rows, totals.distinct) == ({"one"}, 1, 1)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_rows_in_are_stored_and_rejected_and_duplicates_however_many_parts_ids_are_compared_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    monkeypatch.setattr(ledgers, "IDS_AT_ONCE", at_once)
+    ledger = Ledger(str(tmp_path))
+    names = {
+        add(ledger, "one", ids_of("a", "b", "b", "c"), (Rejection(4, "row 5", "IMAGE_TOO_LARGE", "too large"),)),
+        add(ledger, "two", ids_of("c", "d")),
+    }
+    add(ledger, "old", ids_of("a", "x", "y"))
+
+    totals = ledger.totals(names)
+
+    assert totals == Totals(2, 7, {"IMAGE_TOO_LARGE": 1}, distinct=4, outdated=2)
+    assert totals.duplicates == 2
+
+
+def test_an_id_that_ends_in_zeros_is_one_id_of_its_own(tmp_path: Path):
+    ledger = Ledger(str(tmp_path))
+    zeros, ones = bytes(15) + b"\1", b"\1" + bytes(15)
+
+    add(ledger, "one", [bytes(16), zeros, ones])
+
+    assert ledger.totals({"one"}).distinct == 3
+    assert set(ledger.some_ids(["one"], 3)) == {UUID(int=0), UUID(int=1), UUID(bytes=ones)}
+
+
+def test_rejected_rows_are_a_table_with_their_places_and_reasons(tmp_path: Path):
+    ledger = Ledger(str(tmp_path))
+
+    add(ledger, "one", [], (Rejection(0, "a.parquet, row 1", "IMAGE_UNDECODABLE", "no picture"),))
+
+    (row,) = pq.read_table(tmp_path / "rejected" / "one.parquet").to_pylist()
+    assert row == {
+        "location": "/a.parquet",
+        "part": "one",
+        "row": 0,
+        "place": "a.parquet, row 1",
+        "reason": "IMAGE_UNDECODABLE",
+        "message": "no picture",
+    }
+
+
+def test_a_ledger_of_another_job_is_refused_with_what_differs(tmp_path: Path):
+    ledger = Ledger(str(tmp_path))
+    ledger.begin({"collection": "Photos", "_objects_before": 3})
+
+    again = Ledger(str(tmp_path)).begin({"collection": "Photos", "_objects_before": 9})
+    with pytest.raises(InvalidRequest, match="of a run with collection = 'Photos', and this one has 'Cats'"):
+        ledger.begin({"collection": "Cats"})
+
+    assert again["_objects_before"] == 3
+
+
+def test_a_command_that_did_not_end_well_is_seen_by_the_next_one(tmp_path: Path):
+    ledger = Ledger(str(tmp_path))
+
+    first, second = ledger.enter(), ledger.enter()
+    ledger.leave()
+
+    assert (first, second, ledger.enter()) == (False, True, False)
+
+
+def test_a_sample_of_ids_is_from_all_fragments(tmp_path: Path):
+    ledger = Ledger(str(tmp_path))
+    names = [add(ledger, f"n{n:03}", ids_of(*(f"{n}-{row}" for row in range(50)))) for n in range(40)]
+
+    some = ledger.some_ids(names, 20)
+
+    of_fragments = [{UUID(bytes=each) for each in ids_of(*(f"{n}-{row}" for row in range(50)))} for n in range(40)]
+    assert 20 <= len(set(some)) <= 40
+    assert sum(bool(ids & set(some)) for ids in of_fragments) >= 20
+
+
+def test_a_location_that_cannot_be_used_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+
+    with pytest.raises(LedgerFailed, match=str(tmp_path / "file")):
+        Ledger(str(tmp_path / "file")).begin({})

@@ -1,0 +1,94 @@
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from service.bulk.parquet import ParquetOutput, schema_of
+from service.bulk.rows import Row
+from service.domain import Collection, DataType, NamedVector, ObjectValue, Property, Space, StoredObject
+from service.sources.fragments import fragments, schema
+
+SPACE = Space("clip:tiny:1", 3, "tiny")
+COLLECTION = Collection(
+    "Photos",
+    (
+        Property("image", DataType.BLOB),
+        Property("tags", DataType.TEXT_ARRAY),
+        Property("count", DataType.INT),
+        Property("place", DataType.GEO_COORDINATES),
+        Property("maker", DataType.OBJECT, nested=(Property("name", DataType.TEXT),)),
+    ),
+    (NamedVector("image", SPACE), NamedVector("other", SPACE)),
+)
+NAMES = [each.name for each in COLLECTION.properties]
+
+
+def row(fragment: str, number: int) -> Row:
+    properties = {
+        "tags": ["a", "b"],
+        "count": number,
+        "place": {"latitude": 1.0, "longitude": 2.0},
+        "maker": ObjectValue(name="x"),
+    }
+    vector = np.array([number, 1, 2], np.float32)
+    stored = StoredObject(UUID(int=number), properties, {"image": b"png"}, {"image": vector})
+    return Row(fragment, number, object=stored, id=stored.id.bytes)
+
+
+def output_at(folder: Path) -> ParquetOutput:
+    return ParquetOutput(str(folder), schema_of(COLLECTION, NAMES, {"image": 3, "other": 3}))
+
+
+def test_objects_are_rows_with_their_values_pictures_and_vectors(tmp_path: Path):
+    output_at(tmp_path).write([row("a" * 32, 7)])
+
+    (found,) = pq.read_table(tmp_path).to_pylist()
+    assert found == {
+        "id": str(UUID(int=7)),
+        "image": b"png",
+        "tags": ["a", "b"],
+        "count": 7,
+        "place": {"latitude": 1.0, "longitude": 2.0},
+        "maker": {"name": "x"},
+        "vector_image": [7.0, 1.0, 2.0],
+        "other": None,
+    }
+
+
+def test_the_space_of_vectors_is_in_the_file_and_is_read_from_there(tmp_path: Path):
+    output = ParquetOutput(str(tmp_path), schema_of(COLLECTION, ["count"], {"image": 3}))
+
+    output.write([row("a" * 32, 7)])
+
+    (file,) = tmp_path.iterdir()
+    told = pq.read_schema(file).metadata
+    assert {told[each] for each in (b"vecgate.space", b"vecgate.embedder", b"vecgate.dimension")} == {
+        b"clip:tiny:1",
+        b"tiny",
+        b"3",
+    }
+    column = schema(fragments([str(tmp_path)])).find("image")
+    assert column is not None
+    assert (column.space, column.length) == ("clip:tiny:1", 3)
+
+
+def test_the_same_batch_again_replaces_its_files_and_each_fragment_has_its_own(tmp_path: Path):
+    output, batch = output_at(tmp_path), [row("a" * 32, 0), row("b" * 32, 5), row("a" * 32, 1)]
+
+    output.write(batch)
+    output.write(batch)
+
+    assert output.count() == 3
+    assert sorted(each.name[:33] for each in tmp_path.iterdir()) == ["a" * 32 + "-", "b" * 32 + "-"]
+
+
+def test_files_of_fragments_that_are_not_done_are_removed(tmp_path: Path):
+    output = output_at(tmp_path)
+    output.write([row("a" * 32, 0), row("b" * 32, 0)])
+    (tmp_path / "notes.txt").write_text("mine")
+
+    output.keep({"a" * 32})
+
+    assert output.count() == 1
+    assert (tmp_path / "notes.txt").exists()
