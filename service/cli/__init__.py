@@ -19,6 +19,7 @@ from service.cli import (
     doctor,
     duplicates,
     embed,
+    evaluating,
     importing,
     objects,
     probe,
@@ -93,4 +94,5 @@ app.command("duplicates")(duplicates.duplicates)
 app.command("bulk")(bulk.bulk)
 app.command("search")(search.search)
 app.command("embed")(embed.embed)
+app.command("evaluate")(evaluating.evaluate)
 app.command("probe")(probe.probe)

@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 from google.protobuf import json_format
 
-from service.cli.connection import AddressOption, connected
+from service.cli.connection import AddressOption, TenantOption, connected
+from service.cli.evaluating import (
+    AnswerOption,
+    CaptionOption,
+    MeasureName,
+    QrelsOption,
+    QueriesOption,
+    SampleOption,
+    answered,
+    check_better,
+    query_request,
+)
 from service.cli.output import EXIT_WRONG_USE, confirm, fail, print_json, print_table, say
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
@@ -72,6 +83,28 @@ DefaultVectorOption = Annotated[
         show_default=False,
     ),
 ]
+DescriptionOption = Annotated[
+    str | None,
+    typer.Option("--description", help="What the collection contains; empty removes it.", show_default=False),
+]
+RemovedVectorsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--remove-vector",
+        metavar="NAME",
+        help="Named vector to remove, with the objects' vectors. Repeatable.",
+        show_default=False,
+    ),
+]
+IfBetterOption = Annotated[
+    bool,
+    typer.Option(
+        "--if-better",
+        help="Change nothing if searches by --default-vector are really worse than by the present one. Needs "
+        "--caption-field, or --queries with answers.",
+    ),
+]
+MeasureOption = Annotated[MeasureName, typer.Option("--measure", help="What --if-better compares.")]
 TenantsOption = Annotated[bool, typer.Option("--multi-tenancy", help="Each object belongs to a tenant.")]
 AutoCreationOption = Annotated[
     bool, typer.Option("--auto-tenant-creation", help="An import for a new tenant creates it.")
@@ -270,26 +303,36 @@ def update(
     *,
     name: NameArgument,
     file: FileOption = None,
-    description: Annotated[
-        str | None,
-        typer.Option("--description", help="What the collection contains; empty removes it.", show_default=False),
-    ] = None,
+    description: DescriptionOption = None,
     properties: PropertyOption = None,
     default_vector: DefaultVectorOption = None,
-    removed_vectors: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--remove-vector",
-            metavar="NAME",
-            help="Named vector to remove, with the objects' vectors. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    removed_vectors: RemovedVectorsOption = None,
     ttl: TtlOption = None,
     ttl_from: TtlFromOption = None,
+    if_better: IfBetterOption = False,
+    sample: SampleOption = 200,
+    caption_field: CaptionOption = "",
+    queries: QueriesOption = None,
+    qrels: QrelsOption = None,
+    answer_property: AnswerOption = "",
+    measure: MeasureOption = MeasureName.NDCG,
+    tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
     """Change a collection, add or remove named vectors, add properties; everything else stays unchanged."""
+    if if_better and not default_vector:
+        fail("--if-better compares the new --default-vector with the present one; name it", EXIT_WRONG_USE)
+    request = query_request(
+        name,
+        tenant,
+        sample=sample,
+        caption_field=caption_field,
+        queries=queries,
+        qrels=qrels,
+        answer_property=answer_property,
+    )
+    if if_better and not answered(request):
+        fail("--if-better needs known answers: --caption-field, or --queries with answers", EXIT_WRONG_USE)
     wanted = pb.Collection(name=name) if file is None else read_collection(file, name)
     wanted.properties.extend(
         property_pb.Property(name=each, data_type=data_type)
@@ -305,6 +348,8 @@ def update(
         said = {field.name for field, _ in wanted.ListFields()} - {"name", "object_count"}
         mask = sorted(said | texts.keys())
     with connected(context, address) as client:
+        if if_better:
+            check_better(client, request, wanted.default_vector, measure)
         client.update_collection(wanted, mask, removed_vectors=removed_vectors or ())
     say(f"{name} is updated")
 

@@ -1,0 +1,240 @@
+"""An evaluation as one page: plots, tables and pictures, with nothing from elsewhere and no scripts."""
+
+import io
+import time
+from base64 import standard_b64encode
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from service.cli.thumbnails import TOTAL_BYTES, picture_property, scaled_picture
+from service.process.printable import printable
+from vecgate.client import Client, VecgateError
+from vecgate.v1 import evaluation_service_pb2 as pb
+
+SIDE = 96
+"""Pixels of a picture's longer side."""
+
+TOTAL_S = 30.0
+"""For reading the pictures; the others are left out."""
+
+WIDTH, ROW, LEFT, RIGHT = 640, 26, 180, 60
+"""Pixels of a plot, its rows, and the room for names and values."""
+
+MEASURES = {
+    pb.EVALUATION_MEASURE_INDEX_RECALL: "index recall",
+    pb.EVALUATION_MEASURE_NDCG: "nDCG",
+    pb.EVALUATION_MEASURE_RECIPROCAL_RANK: "MRR",
+    pb.EVALUATION_MEASURE_RECALL: "recall",
+}
+"""What measures are called."""
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .8rem .25rem 0; text-align: left; }
+th { border-bottom: 1px solid #999; } .number { font-variant-numeric: tabular-nums; }
+.finding { border-left: 4px solid #c60; padding: .2rem .8rem; margin: .6rem 0; background: #fff6ec; }
+.query { border-top: 1px solid #ddd; padding: .6rem 0; } .hits { display: flex; gap: .4rem; align-items: center; }
+.hits img { max-height: 96px; } .right { outline: 3px solid #2a2; } .name { width: 12rem; flex: none; }
+svg text { font: 13px system-ui, sans-serif; fill: #222; } small { color: #666; }
+"""
+
+Bar = tuple[str, float, float, float, str]
+"""A name, a value, the ends of its interval, and the value in words."""
+
+
+def evaluation_page(client: Client, collection: str, found: pb.Evaluation, tenant: str) -> str:
+    """Return a page of HTML that shows an evaluation.
+
+    Args:
+        client: asked for the pictures of the queries and hits; a caller who may not read objects gets no pictures.
+        collection: the collection's name.
+        found: the evaluation.
+        tenant: whose objects, if the collection has tenants.
+    """
+    title = escape(printable(f"Evaluation of {collection}"))
+    parts = [
+        f"<h1>{title}</h1>",
+        f"<p>{found.query_count} queries, {found.object_count} objects, the first {found.limit} hits.</p>",
+        *(f'<p class="finding">{_words(_said(each))}</p>' for each in found.findings),
+        *_measure_plots(found),
+        "<h2>Time of a search</h2>",
+        _plot([_time_bar(each) for each in found.systems], unit=True),
+        _cost(found),
+        *_comparisons(found),
+        *_suggestions(found),
+        *_queries(found, _Pictures(client, collection, tenant)),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+class _Pictures:
+    """Reads small pictures of objects, as far as there is time and room."""
+
+    def __init__(self, client: Client, collection: str, tenant: str) -> None:
+        self._client, self._collection, self._tenant = client, collection, tenant
+        self._property: str | None = None
+        self._known: dict[str, str] = {}
+        self._left = TOTAL_BYTES
+        self._end = time.monotonic() + TOTAL_S
+        try:
+            self._property = picture_property(client.get_collection(collection, tenant))
+        except VecgateError:
+            self._left = 0
+
+    def tag(self, id_: str, *, right: bool = False) -> str:
+        """Return the picture of an object, or its id where there is none."""
+        if id_ not in self._known:
+            self._known[id_] = self._read(id_)
+        mark, source = ' class="right"' if right else "", self._known[id_]
+        name = _words(id_)
+        return f'<img src="{source}" alt="{name}" title="{name}"{mark}>' if source else f"<small{mark}>{name}</small>"
+
+    def _read(self, id_: str) -> str:
+        if self._property is None or self._left <= 0 or time.monotonic() > self._end:
+            return ""
+        try:
+            read = self._client.get_object(self._collection, id_, return_images=self._property, tenant=self._tenant)
+        except VecgateError as error:
+            if error.reason != "OBJECT_NOT_FOUND":
+                self._left = 0
+            return ""
+        content = read.images.get(self._property, b"")
+        self._left -= len(content)
+        picture = scaled_picture(content, (SIDE, SIDE))
+        if picture is None:
+            return ""
+        out = io.BytesIO()
+        picture.convert("RGB").save(out, "JPEG", quality=80)
+        return f"data:image/jpeg;base64,{standard_b64encode(out.getvalue()).decode()}"
+
+
+def _words(text: str) -> str:
+    return escape(printable(text))
+
+
+def _said(finding: pb.EvaluationFinding) -> str:
+    return f"{finding.system}: {finding.message}" if finding.system else finding.message
+
+
+def _measure_name(measure: pb.EvaluationMeasure.ValueType) -> str:
+    return MEASURES.get(measure, "a measure of another version")
+
+
+def _measure_plots(found: pb.Evaluation) -> Iterable[str]:
+    kinds = dict.fromkeys(each.measure for system in found.systems for each in system.measures)
+    for kind in kinds:
+        bars = [
+            (system.system.name, value.mean, value.low, value.high, f"{value.mean:.3f}")
+            for system in found.systems
+            for value in (each.estimate for each in system.measures if each.measure == kind)
+        ]
+        yield f"<h2>{_measure_name(kind)}</h2>"
+        yield _plot(bars)
+
+
+def _time_bar(system: pb.SystemResult) -> Bar:
+    median, p95 = (1000 * each.ToTimedelta().total_seconds() for each in (system.median_time, system.p95_time))
+    return system.system.name, median, median, p95, f"{median:.1f} ms"
+
+
+def _plot(bars: Sequence[Bar], *, unit: bool = False) -> str:
+    """Return bars with their intervals; from 0 to 1, or to the largest value."""
+    most = max([high for _, _, _, high, _ in bars], default=0.0) if unit else 1.0
+    scale = (WIDTH - LEFT - RIGHT) / (most or 1.0)
+    rows = []
+    for number, (name, value, low, high, words) in enumerate(bars):
+        y = number * ROW
+        rows.append(
+            f'<text x="0" y="{y + 17}">{_words(name[:26])}</text>'
+            f'<rect x="{LEFT}" y="{y + 5}" width="{max(0.0, value) * scale:.1f}" height="14" fill="#58a"/>'
+            f'<line x1="{LEFT + low * scale:.1f}" x2="{LEFT + high * scale:.1f}" y1="{y + 12}" y2="{y + 12}" '
+            'stroke="#222" stroke-width="2"/>'
+            f'<text x="{WIDTH - RIGHT + 8}" y="{y + 17}">{_words(words)}</text>'
+        )
+    height = ROW * len(bars)
+    return f'<svg width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">{"".join(rows)}</svg>'
+
+
+def _curve(points: Sequence[tuple[float, float]], wanted: float | None) -> str:
+    """Return a curve through points, by their ranks from left to right."""
+    height, step = 160, (WIDTH - LEFT) / max(1, len(points) - 1)
+    left, tall = LEFT / 2, height - 50
+    places = [(left + step * number, height - 30 - value * tall) for number, (_, value) in enumerate(points)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    marks = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#58a"/>'
+        f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{at:g}</text>'
+        f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{value:.2f}</text>'
+        for (x, y), (at, value) in zip(places, points, strict=True)
+    )
+    drawn = f'<polyline points="{line}" fill="none" stroke="#58a" stroke-width="2"/>'
+    if wanted is not None:
+        at = f'y1="{height - 30 - wanted * tall:.1f}" y2="{height - 30 - wanted * tall:.1f}"'
+        drawn += f'<line x1="{left}" x2="{WIDTH - left}" {at} stroke="#c60" stroke-dasharray="4"/>'
+    return f'<svg width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">{drawn}{marks}</svg>'
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{_words(each)}</th>" for each in titles)
+    lines = ("".join(f'<td class="number">{_words(cell)}</td>' for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _cost(found: pb.Evaluation) -> str:
+    rows = [
+        ("searches", str(found.searches)),
+        ("embedded inputs", str(found.embedded_inputs)),
+        ("embedding", f"{found.embedding_time.ToTimedelta().total_seconds():.1f} s"),
+        ("all together", f"{found.time.ToTimedelta().total_seconds():.1f} s"),
+    ]
+    return "<h2>Cost</h2>" + _table(("what", "how much"), rows)
+
+
+def _comparisons(found: pb.Evaluation) -> Iterable[str]:
+    if not found.comparisons:
+        return
+    first = found.systems[0].system.name
+    yield f"<h2>Compared with {_words(first)}</h2>"
+    rows = [
+        (
+            each.system,
+            _measure_name(each.measure),
+            f"{each.difference.mean:+.3f} ({each.difference.low:+.3f} to {each.difference.high:+.3f})",
+            "real" if each.real else "may be chance",
+        )
+        for each in found.comparisons
+    ]
+    yield _table(("system", "measure", "difference", ""), rows)
+
+
+def _suggestions(found: pb.Evaluation) -> Iterable[str]:
+    if found.HasField("ef"):
+        ef = found.ef
+        yield f"<h2>Smallest ef for an index recall of {ef.wanted_recall:g}: {ef.ef}</h2>"
+        yield f"<p>Other queries reach {ef.recall.mean:.3f} ({ef.recall.low:.3f} to {ef.recall.high:.3f}).</p>"
+        yield _curve([(each.ef, each.recall) for each in ef.tried], ef.wanted_recall)
+    if found.HasField("alpha"):
+        best = found.alpha
+        yield f"<h2>Best alpha: {best.alpha:g}</h2>"
+        yield f"<p>Queries that did not choose it have an nDCG of {best.ndcg.mean:.3f}.</p>"
+        yield _curve([(each.alpha, each.ndcg) for each in best.tried], None)
+
+
+def _queries(found: pb.Evaluation, pictures: _Pictures) -> Iterable[str]:
+    if not found.queries:
+        return
+    several = len(found.systems) > 1
+    yield f"<h2>{'Queries that win and lose most' if several else 'Queries that go worst'}</h2>"
+    for query in found.queries:
+        own = pictures.tag(query.id) if query.stored else f"<small>{_words(query.id)}</small>"
+        lines = [f'<div class="hits"><span class="name"><b>{_words(query.text) or "searched by"}</b></span>{own}</div>']
+        for system, hits in zip(found.systems, query.found, strict=False):
+            value = f"{hits.value:.2f}" if hits.HasField("value") else ""
+            tags = "".join(pictures.tag(id_, right=query.stored and id_ == query.id) for id_ in hits.ids)
+            name = f'<span class="name">{_words(system.system.name)} <small>{value}</small></span>'
+            lines.append(f'<div class="hits">{name}{tags or "<small>nothing</small>"}</div>')
+        yield f'<div class="query">{"".join(lines)}</div>'

@@ -1,0 +1,132 @@
+"""Evaluations of a real Weaviate's index, whose truth numpy knows."""
+
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID, uuid4
+
+import grpc
+import numpy as np
+import pytest
+
+from service.settings import WeaviateSettings
+from tests.conftest import assert_close
+from tests.e2e.beside import beside
+from tests.fakes.embedder import FakeEmbedder
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import evaluation_service_pb2 as pb
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
+from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+
+COUNT, DIMENSION, LIMIT = 2500, 48, 10
+LEAST_EF = 12
+COARSE = {"hnsw": {"ef": LEAST_EF, "ef_construction": 16, "max_connections": 6}}
+"""An index that finds far less than all."""
+
+
+class Evaluated:
+    """A Vecgate over a real Weaviate, with a collection of random vectors in a coarse index."""
+
+    def __init__(self, name: str, channel: grpc.aio.Channel) -> None:
+        self.name = name
+        self.collections = CollectionServiceStub(channel)
+        self.objects = ObjectServiceStub(channel)
+        self.search = SearchServiceStub(channel)
+        self.evaluation = EvaluationServiceStub(channel)
+        self.vectors = np.random.default_rng(1).standard_normal((COUNT, DIMENSION)).astype("<f4")
+
+    async def fill(self) -> None:
+        config = {"name": "default", "text_fields": [{"name": "title"}], "index": COARSE}
+        collection = collection_pb.Collection(
+            name=self.name, properties=[{"name": "title", "data_type": "DATA_TYPE_TEXT"}], vectors=[config]
+        )
+        await self.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=collection))
+        for start in range(0, COUNT, 250):
+            messages = []
+            for number in range(start, start + 250):
+                message = object_pb.DataObject(id=str(UUID(int=number + 1)), properties={"title": f"thing {number}"})
+                message.vectors["default"].data = self.vectors[number].tobytes()
+                messages.append(message)
+            request = object_pb.ImportObjectsRequest(collection=self.name, objects=messages)
+            assert all(each.HasField("stored") for each in (await self.objects.ImportObjects(request)).results)
+
+    async def evaluate(self, **fields: object) -> pb.Evaluation:
+        request = pb.EvaluateCollectionRequest(collection=self.name, limit=LIMIT, **fields)
+        *_, last = [each async for each in self.evaluation.EvaluateCollection(request)]
+        return last.evaluation
+
+    async def set_ef(self, ef: int) -> None:
+        vector = {"name": "default", "index": {"hnsw": {"ef": ef}}}
+        request = collection_pb.UpdateCollectionRequest(collection={"name": self.name, "vectors": [vector]})
+        await self.collections.UpdateCollection(request)
+
+    async def true_recall(self, rows: Sequence[int]) -> float:
+        """Return how much of what numpy finds nearest searches find, of some objects' neighbours."""
+        scaled = self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        shares = []
+        for row in rows:
+            order = np.argsort(-(scaled @ scaled[row]), kind="stable")
+            near = [str(UUID(int=int(each) + 1)) for each in order[: LIMIT + 1] if each != row][:LIMIT]
+            found = await self.search.SearchObjects(
+                search_pb.SearchObjectsRequest(
+                    collection=self.name,
+                    near_vector={"vector": {"data": self.vectors[row].tobytes()}},
+                    limit=LIMIT + 1,
+                )
+            )
+            hits = [hit.object.id for hit in found.hits if hit.object.id != str(UUID(int=row + 1))][:LIMIT]
+            shares.append(len(set(hits) & set(near)) / LIMIT)
+        return float(np.mean(shares))
+
+
+@pytest.fixture
+async def evaluated(weaviate_settings: WeaviateSettings) -> AsyncIterator[Evaluated]:
+    async with beside(weaviate_settings, FakeEmbedder(dimension=DIMENSION)) as (channel, _):
+        made = Evaluated(f"Evaluated{uuid4().hex}", channel)
+        await made.fill()
+        yield made
+
+
+def index_recall(system: pb.SystemResult) -> pb.Estimate:
+    return next(each.estimate for each in system.measures if each.measure == pb.EVALUATION_MEASURE_INDEX_RECALL)
+
+
+@pytest.mark.e2e
+async def test_the_reported_recall_of_an_index_is_the_true_one_and_the_suggested_ef_reaches_what_is_wanted(
+    evaluated: Evaluated,
+) -> None:
+    truth = await evaluated.true_recall(range(0, COUNT, 5))
+    systems = [{"name": "present"}, {"name": "more", "ef": 100}, {"name": "all", "ef": COUNT}]
+
+    found = await evaluated.evaluate(
+        objects={"sample_size": 1000}, systems=systems, wanted_recall=0.9, allow_ef_change=True
+    )
+
+    present, more, all_ = (index_recall(each) for each in found.systems)
+    assert 0.1 < present.mean < 0.9
+    assert abs(present.mean - truth) < 2 * (present.high - present.low)
+    assert present.mean < more.mean < all_.mean
+    assert all_.mean > 0.97
+    assert all(each.real for each in found.comparisons)
+    named = {(each.kind, each.system) for each in found.findings}
+    assert (pb.FINDING_KIND_LOW_INDEX_RECALL, "present") in named
+    assert (pb.FINDING_KIND_LOW_INDEX_RECALL, "all") not in named
+    (vector,) = (
+        await evaluated.collections.GetCollection(collection_pb.GetCollectionRequest(name=evaluated.name))
+    ).collection.vectors
+    assert vector.index.hnsw.ef == LEAST_EF
+    assert found.ef.reached
+    await evaluated.set_ef(found.ef.ef)
+    assert_close(await evaluated.true_recall(range(1, COUNT, 5)), 0.9, 0.04)
+
+
+@pytest.mark.e2e
+async def test_an_index_that_finds_enough_is_not_warned_of(evaluated: Evaluated) -> None:
+    await evaluated.set_ef(COUNT)
+
+    found = await evaluated.evaluate(objects={"sample_size": 100})
+
+    assert index_recall(found.systems[0]).mean > 0.97
+    assert pb.FINDING_KIND_LOW_INDEX_RECALL not in [each.kind for each in found.findings]

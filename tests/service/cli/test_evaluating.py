@@ -1,0 +1,195 @@
+"""`vecgate evaluate`, and the switch to another vector that asks for it, against a server over a store in memory."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from service.cli import app
+from service.domain import StoredObject
+from tests.fakes.embedder import FakeEmbedder, picture
+from tests.service.conftest import Wire, start_wire, stop_wire
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
+
+COUNT = 60
+TITLES = [f"thing {number}" for number in range(COUNT)]
+IDS = [UUID(int=number + 1) for number in range(COUNT)]
+
+
+@pytest.fixture
+async def moving() -> AsyncIterator[Wire]:
+    """A collection with a named vector of each of two models; the second one's vectors are all at the wrong objects."""
+    good, bad = FakeEmbedder(name="good", space="good"), FakeEmbedder(name="bad", space="bad")
+    wire = await start_wire(good, bad)
+    fields = [collection_pb.WeightedField(name="image")]
+    await wire.collections.CreateCollection(
+        collection_pb.CreateCollectionRequest(
+            collection=collection_pb.Collection(
+                name="Things",
+                properties=[
+                    property_pb.Property(name="image", data_type=property_pb.DATA_TYPE_BLOB),
+                    property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+                ],
+                vectors=[
+                    collection_pb.VectorConfig(name="old", embedder="good", image_fields=fields),
+                    collection_pb.VectorConfig(name="new", embedder="bad", image_fields=fields),
+                ],
+                default_vector="old",
+            )
+        )
+    )
+    within = wire.store._objects.setdefault("Things", {})
+    wrong = np.random.default_rng(1).permutation(COUNT)
+    for number, id_ in enumerate(IDS):
+        vectors = {"old": good.vector(TITLES[number]), "new": bad.vector(TITLES[wrong[number]])}
+        colour = (4 * number, 0, 255 - 4 * number)
+        within[id_] = StoredObject(id_, {"title": TITLES[number]}, {"image": picture(colour)}, vectors)
+    yield wire
+    await stop_wire(wire)
+
+
+async def run(wire: Wire, *arguments: str) -> Result:
+    command = ["--address", f"127.0.0.1:{wire.server.port}", *arguments]
+    return await asyncio.to_thread(CliRunner().invoke, app, command)
+
+
+def printed(result: Result) -> dict[str, Any]:
+    """Return the JSON that a command printed, among lines of the server's log."""
+    found: dict[str, Any] = json.JSONDecoder().raw_decode(result.stdout[result.stdout.index("{\n") :])[0]
+    return found
+
+
+async def default_vector(wire: Wire) -> str:
+    request = collection_pb.GetCollectionRequest(name="Things")
+    return (await wire.collections.GetCollection(request)).collection.default_vector
+
+
+async def test_the_table_says_what_each_system_reaches_and_what_differs(moving: Wire) -> None:
+    result = await run(
+        moving, "evaluate", "Things", "--caption-field", "title", "--system", "vector=old", "--system", "vector=new"
+    )
+
+    assert result.exit_code == 0, result.output
+    assert "60 queries, 60 objects, the first 10 hits" in result.output
+    old, new = (next(line for line in result.output.splitlines() if line.startswith(each)) for each in ("old", "new"))
+    assert "1.000 (1.000 to 1.000)" in old
+    assert old.count("*") == 0
+    assert new.count("*") == 3
+    assert "new: it finds" in result.output
+    assert "and chance finds 16.7%" in result.output
+
+
+async def test_json_and_the_page_hold_the_same_and_the_page_needs_nothing_else(moving: Wire, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+
+    result = await run(
+        moving,
+        *("evaluate", "Things", "--caption-field", "title", "--system", "vector=old", "--system", "vector=new"),
+        *("--json", "--html", str(page)),
+    )
+
+    assert result.exit_code == 0, result.output
+    found = printed(result)
+    assert [each["system"]["name"] for each in found["systems"]] == ["old", "new"]
+    html = page.read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "http://" not in html
+    assert "https://" not in html
+    assert html.count("<svg") == 5
+    assert html.count("data:image/jpeg;base64,") > 10
+    assert all(each["id"] in html for each in found["queries"])
+    assert "Queries that win and lose most" in html
+
+
+async def test_a_worse_vector_is_refused_as_the_default_and_a_better_one_taken(moving: Wire) -> None:
+    switch = ("collections", "update", "Things", "--if-better", "--caption-field", "title", "--default-vector")
+
+    worse = await run(moving, *switch, "new")
+    after_worse = await default_vector(moving)
+    await run(moving, "collections", "update", "Things", "--default-vector", "new")
+    better = await run(moving, *switch, "old", "--measure", "mrr")
+
+    assert worse.exit_code == 1
+    assert "which is more than chance; nothing is changed" in worse.output
+    assert after_worse == "old"
+    assert better.exit_code == 0, better.output
+    assert "the MRR of old is +" in better.output
+    assert await default_vector(moving) == "old"
+
+
+async def test_queries_come_from_csv_or_jsonl_with_answers_in_them_or_in_trecs_form(
+    moving: Wire, tmp_path: Path
+) -> None:
+    (tmp_path / "red.png").write_bytes(picture((255, 0, 0)))
+    table = tmp_path / "queries.csv"
+    table.write_text(f"id,text,image,answers\na,thing 1,,{IDS[1]}|{IDS[2]}\nb,,red.png,{IDS[3]}\n")
+    lines = tmp_path / "queries.jsonl"
+    lines.write_text('{"id": "a", "text": "thing 1"}\n\n{"id": "b", "text": "thing 2"}\n{"text": "thing 3"}\n')
+    qrels = tmp_path / "qrels.txt"
+    qrels.write_text(f"a 0 {IDS[1]} 2\nb 0 {IDS[2]} 0\n\n4 0 {IDS[3]} 1\n")
+
+    plain = await run(moving, "evaluate", "Things", "--queries", str(table), "--json")
+    trec = await run(moving, "evaluate", "Things", "--queries", str(lines), "--qrels", str(qrels), "--json")
+
+    assert printed(plain)["query_count"] == 2
+    measured = {each["measure"]: each["estimate"]["mean"] for each in printed(trec)["systems"][0]["measures"]}
+    # The query b has no answer with a gain.
+    assert printed(trec)["query_count"] == 2
+    assert measured["EVALUATION_MEASURE_NDCG"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--qrels", "{file}"), "go with --queries"),
+        (("--caption-field", "title", "--queries", "{file}"), "give one of them"),
+        (("--queries", "{file}"), "line 2 has colour"),
+        (("--system", "alpha"), "write it as KEY=VALUE"),
+        (("--system", "ef=much"), "'much' is not a number"),
+        (("--suggest",), "--suggest needs --allow-change-ef"),
+    ],
+)
+async def test_wrong_use_is_refused_in_words(
+    moving: Wire, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    file = tmp_path / "queries.csv"
+    file.write_text("text,colour\na,red\n")
+
+    result = await run(moving, "evaluate", "Things", *(each.format(file=file) for each in arguments))
+
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+async def test_suggestions_are_in_the_table_and_on_the_page(moving: Wire, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+
+    result = await run(
+        moving, "evaluate", "Things", "--caption-field", "title", "--suggest", "--limit", "5", "--html", str(page)
+    )
+
+    assert result.exit_code == 0, result.output
+    assert "The best alpha is" in result.output
+    assert "Best alpha" in page.read_text()
+    assert "Queries that go worst" not in page.read_text()
+
+
+async def test_if_better_needs_answers_and_another_vector(moving: Wire) -> None:
+    update = ("collections", "update", "Things", "--if-better")
+
+    without = await run(moving, *update, "--default-vector", "new")
+    same = await run(moving, *update, "--default-vector", "old", "--caption-field", "title")
+    unnamed = await run(moving, *update)
+
+    assert [each.exit_code for each in (without, same, unnamed)] == [2, 2, 2]
+    assert "needs known answers" in without.output
+    assert "there is nothing to compare old with" in same.output
+    assert "name it" in unnamed.output
