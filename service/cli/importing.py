@@ -1,9 +1,9 @@
-"""`vecgate import`: a folder of pictures into a collection."""
+"""`vecgate import`: pictures and rows into a collection, and what it does with a local folder of pictures."""
 
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import timedelta
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +13,13 @@ from rich.text import Text
 
 from service.cli.collections import parse_weighted_field
 from service.cli.connection import AddressOption, TenantOption, connected
-from service.cli.journal import InvalidJournal, Journal
-from service.cli.likeness import SAMPLE, ThresholdOption, image_vector, measure_threshold
+from service.cli.imports import Duplicates, Import
+from service.cli.journal import Journal
+from service.cli.likeness import SAMPLE, ThresholdOption
 from service.cli.output import (
     EXIT_FAILED,
     EXIT_WRONG_USE,
+    NEEDS_TABLES,
     Doing,
     describe_error,
     describe_os_error,
@@ -25,6 +27,7 @@ from service.cli.output import (
     note,
     progress_console,
     say,
+    shorten,
     to_terminal,
 )
 from service.cli.pictures import (
@@ -49,15 +52,10 @@ from vecgate.v1 import property_pb2 as property_pb
 
 # Names under one reason that a terminal shows; everything is listed when the output is piped.
 SHOWN_NAMES = 20
+# Suffixes of files that are no part of a folder of pictures, in lower case.
+TABLES = (".parquet", ".parq", ".pq", ".tar", ".tar.gz", ".tgz")
 # Names of one kind of file that is ignored.
 SHOWN_EXAMPLES = 3
-
-
-class Duplicates(Enum):
-    """What to do with pictures that duplicate others."""
-
-    SKIP = "skip"
-    REPORT = "report"
 
 
 PropertiesOption = Annotated[
@@ -67,7 +65,7 @@ PropertiesOption = Annotated[
         exists=True,
         dir_okay=False,
         metavar="FILE",
-        help="CSV or JSONL with a column `file`; if not given, the one in FOLDER.",
+        help="Of a folder of pictures: CSV or JSONL with a column `file`; if not given, the one in the folder.",
         show_default=False,
     ),
 ]
@@ -99,17 +97,54 @@ ResumeOption = Annotated[
         show_default=False,
     ),
 ]
+SourcesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="A folder of pictures; or Parquet, CSV, JSONL, WebDataset tars and folders of these, on disks, object "
+        "stores (s3://, gs://, az://) and https://, also as patterns with * and **.",
+    ),
+]
+MapOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--map",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="TOML that says which column becomes what.",
+        show_default=False,
+    ),
+]
+ColumnsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="COLUMN=PROPERTY",
+        help="What a column becomes: a property, a named vector, id, tenant, or nothing to leave it out. Repeatable.",
+        show_default=False,
+    ),
+]
+
+
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show the mapping, the first rows and what would be refused; store nothing.")
+]
+NoPropertiesOption = Annotated[
+    bool, typer.Option("--no-properties", help="Of a folder of pictures: ignore CSV and JSONL files.")
+]
 
 
 def import_(
     context: typer.Context,
     *,
-    folder: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="Pictures, also in its subfolders.")
-    ],
+    sources: SourcesArgument,
     collection: Annotated[str, typer.Option("--collection", metavar="NAME", help="Created if it does not exist.")],
+    map_: MapOption = None,
+    columns: ColumnsOption = None,
+    dry_run: DryRunOption = False,
     properties: PropertiesOption = None,
-    no_properties: Annotated[bool, typer.Option("--no-properties", help="Ignore CSV and JSONL files.")] = False,
+    no_properties: NoPropertiesOption = False,
     text_fields: TextFieldsOption = None,
     embedder: Annotated[
         str,
@@ -117,7 +152,8 @@ def import_(
     ] = "",
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that the model cannot read whole.")] = False,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Import the first so many pictures.", show_default=False)
+        int | None,
+        typer.Option("--limit", min=1, help="Import the first so many pictures or rows.", show_default=False),
     ] = None,
     resume: ResumeOption = None,
     duplicates: DuplicatesOption = None,
@@ -125,52 +161,81 @@ def import_(
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
-    """Import the pictures of a folder, with a CSV or JSONL of properties beside them when there is one.
+    """Import pictures and rows into a collection.
 
-    Ids come from the collection's name and the path in the folder, so importing again changes nothing.
+    The pictures of a folder get a CSV or JSONL of properties beside them when there is one, and ids from the
+    collection's name and their paths. Rows of tables get ids from a column that is mapped to id, else from their
+    content. So importing again changes nothing.
     """
     if threshold is not None and duplicates is None:
         fail("--threshold is for --duplicates; give both", EXIT_WRONG_USE)
-    fields = [parse_weighted_field(each, "--text-field") for each in text_fields or ()]
-    pictures = read_folder(folder, properties, no_properties=no_properties, limit=limit)
-    with ExitStack() as opened, connected(context, address) as client:
-        journal = None if resume is None else opened.enter_context(_open_journal(resume, collection, tenant))
-        wanted = schema_of(collection, pictures, text_fields=fields, embedder=embedder)
-        with_path = ensure_collection(client, wanted)
-        if journal is not None and not client.get_collection(collection, tenant).object_count:
-            journal.forget()
-        check = None if duplicates is None else _duplicate_check(client, collection, pictures, duplicates, threshold)
-        summary = import_with_progress(
-            client,
-            collection,
-            pictures,
-            truncate=truncate,
-            with_path=with_path,
-            tenant=tenant,
-            journal=journal,
-            duplicates=check,
-        )
-        target = client.target
-    show_summary(collection, pictures, summary)
-    if summary.stopped is not None:
-        fail(*describe_error(summary.stopped, target=target))
-    if summary.failed or pictures.rows_without_picture:
-        raise typer.Exit(EXIT_FAILED)
+    chosen = Import(
+        collection=collection,
+        text_fields=[parse_weighted_field(each, "--text-field") for each in text_fields or ()],
+        embedder=embedder,
+        truncate=truncate,
+        limit=limit,
+        resume=resume,
+        tenant=tenant,
+        dry_run=dry_run,
+        duplicates=duplicates,
+        threshold=threshold,
+    )
+    if map_ is None and not columns and (folder := _picture_folder(sources)):
+        pictures = read_folder(folder, properties, no_properties=no_properties, limit=limit)
+        with connected(context, address) as client:
+            import_pictures(client, pictures, chosen)
+        return
+    if properties or no_properties:
+        fail("--properties and --no-properties are for one local folder of pictures", EXIT_WRONG_USE)
+    try:
+        from service.cli import tables  # noqa: PLC0415 -- not there with the command line alone
+    except ImportError:
+        fail(NEEDS_TABLES, EXIT_WRONG_USE)
+    found = tables.open_tables(sources, tables.mapping_of(map_, columns or ()))
+    with connected(context, address) as client:
+        tables.import_tables(client, found, chosen)
 
 
-def _duplicate_check(
-    client: Client, collection: str, pictures: PictureFolder, action: Duplicates, threshold: float | None
-) -> object_pb.DuplicateCheck:
-    """Return what the server does with duplicates; without a threshold it is measured.
+def _picture_folder(sources: list[str]) -> Path | None:
+    """Return the local folder that a source is, if it is one and has no Parquet and no tars."""
+    folder = Path(sources[0])
+    if len(sources) > 1 or not folder.is_dir():
+        return None
+    names = (name.lower() for _, _, files in os.walk(folder) for name in files)
+    return None if any(name.endswith(TABLES) for name in names) else folder
+
+
+def import_pictures(client: Client, pictures: PictureFolder, chosen: Import) -> None:
+    """Import a folder of pictures, or say what would be imported, and end the command.
 
     Raises:
         VecgateError: a call failed.
     """
-    vector = image_vector(client.get_collection(collection))
-    if threshold is None:
-        threshold = measure_threshold(client, vector, _sample(pictures))
-    wanted = object_pb.DuplicateAction.Value(f"DUPLICATE_ACTION_{action.name}")
-    return object_pb.DuplicateCheck(action=wanted, min_cosine=threshold, target_vector=vector.name)
+    collection = chosen.collection
+    wanted = schema_of(collection, pictures, text_fields=chosen.text_fields, embedder=chosen.embedder)
+    with chosen.journal() as journal:
+        with_path = ensure_collection(client, wanted, dry_run=chosen.dry_run)
+        if chosen.dry_run:
+            show_pictures_to_import(collection, pictures)
+            raise typer.Exit(EXIT_FAILED if pictures.refused or pictures.rows_without_picture else 0)
+        chosen.begin(journal, client)
+        check = chosen.duplicate_check(client, _sample(pictures))
+        summary = import_with_progress(
+            client,
+            collection,
+            pictures,
+            truncate=chosen.truncate,
+            with_path=with_path,
+            tenant=chosen.tenant,
+            journal=journal,
+            duplicates=check,
+        )
+    show_summary(collection, pictures, summary)
+    if summary.stopped is not None:
+        fail(*describe_error(summary.stopped, target=client.target))
+    if summary.failed or pictures.rows_without_picture:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _sample(pictures: PictureFolder) -> Iterator[bytes]:
@@ -178,14 +243,6 @@ def _sample(pictures: PictureFolder) -> Iterator[bytes]:
     for file in pictures.files[:: -(-len(pictures.files) // SAMPLE)]:
         with suppress(OSError):
             yield read_picture(pictures.folder / file)
-
-
-def _open_journal(file: Path, collection: str, tenant: str) -> Journal:
-    """Return the journal in a file, or end the command if the file is something else."""
-    try:
-        return Journal(file, collection, tenant)
-    except InvalidJournal as error:
-        fail(str(error), EXIT_WRONG_USE)
 
 
 def read_folder(
@@ -210,8 +267,10 @@ def read_folder(
     return pictures
 
 
-def ensure_collection(client: Client, wanted: pb.Collection) -> bool:
+def ensure_collection(client: Client, wanted: pb.Collection, *, dry_run: bool = False) -> bool:
     """Create a collection if it does not exist, and return whether it has the property for the path.
+
+    In a dry run it is not created.
 
     A collection that cannot take the pictures ends the command.
 
@@ -227,8 +286,11 @@ def ensure_collection(client: Client, wanted: pb.Collection) -> bool:
     except VecgateError as error:
         if error.reason != "COLLECTION_NOT_FOUND":
             raise
-        client.create_collection(wanted)
-        note(f"the collection {wanted.name} is created")
+        if dry_run:
+            note(f"the collection {wanted.name} would be created")
+        else:
+            client.create_collection(wanted)
+            note(f"the collection {wanted.name} is created")
         return True
     types = {each.name: each.data_type for each in found.properties}
     if types.get(IMAGE_PROPERTY) not in (property_pb.DATA_TYPE_BLOB, property_pb.DATA_TYPE_BLOB_HASH):
@@ -287,6 +349,11 @@ def show_summary(collection: str, pictures: PictureFolder, summary: ImportSummar
     if summary.left_out:
         counts += f", {summary.left_out} left out as duplicates"
     say(counts + (f", {unknown} not imported because the import stopped" if unknown else ""), style="bold")
+    _show_details(collection, pictures, summary)
+
+
+def _show_details(collection: str, pictures: PictureFolder, summary: ImportSummary) -> None:
+    """Print what is not imported, what is ignored, and what of the table and the pictures does not fit together."""
     for reason, files in summary.failed.items():
         _list(f"{reason} ({len(files)})", map(shown_path, files))
     if summary.duplicates:
@@ -306,6 +373,18 @@ def show_summary(collection: str, pictures: PictureFolder, summary: ImportSummar
     if pictures.pictures_without_row:
         files = [shown_path(each) for each in pictures.pictures_without_row]
         _list(f"pictures without a row in {table}, so without its properties ({len(files)})", files)
+
+
+def show_pictures_to_import(collection: str, pictures: PictureFolder) -> None:
+    """Print what would be imported, and what would not."""
+    say(f"{collection}: {len(pictures.files)} pictures would be imported; nothing is stored", style="bold")
+    for file in pictures.files[:SHOWN_EXAMPLES]:
+        values = ", ".join(f"{name}={shorten(str(value))}" for name, value in pictures.properties(file).items())
+        say(f"  {shown_path(file)}: {values}")
+    summary = ImportSummary()
+    for file, reason in pictures.refused:
+        summary.fail(file, reason)
+    _show_details(collection, pictures, summary)
 
 
 def _ignored(pictures: PictureFolder) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from vecgate.client import Object
 
 HEADER = "vecgate import journal 1"
@@ -41,6 +43,7 @@ class Journal:
             raise InvalidJournal(f"{path} is not a journal of an import; name another file")
         matches = (LINE.fullmatch(line) for line in text.splitlines())
         self._stored: dict[str, str] = {match[1]: match[2] for match in matches if match}
+        self._digests = set(self._stored.values())
         self._file = path.open("a", encoding="utf-8", newline="\n")
         if not text.startswith(HEADER + "\n"):
             self._file.truncate(0)
@@ -61,15 +64,18 @@ class Journal:
         """Return a digest of an object with all its contents."""
         images = {name: hashlib.sha256(content).hexdigest() for name, content in object_.images.items()}
         content = [*self._target, object_.id, dict(object_.properties), images]
+        if object_.vectors:
+            content.append({name: np.asarray(values).tolist() for name, values in object_.vectors.items()})
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def has(self, id_: str, digest: str) -> bool:
-        """Return whether an object of that id is stored with this digest."""
-        return self._stored.get(id_) == digest
+        """Return whether an object of that id is stored with this digest; without an id, any object with it."""
+        return self._stored.get(id_) == digest if id_ else digest in self._digests
 
     def add(self, id_: str, digest: str) -> None:
         """Note that an object is stored."""
         self._stored[id_] = digest
+        self._digests.add(digest)
         self._file.write(f"{id_} {digest}\n")
         self._file.flush()
 
@@ -77,6 +83,7 @@ class Journal:
         """Start again: what was stored is gone."""
         if self._stored:
             self._stored.clear()
+            self._digests.clear()
             self._file.truncate(0)
             self._file.write(HEADER + "\n")
             self._file.flush()

@@ -83,7 +83,7 @@ class ImportSummary:
     def add(self, file: str, outcome: ImportOutcome) -> None:
         """Count a picture."""
         if outcome.error is not None:
-            self.fail(file, _reason(outcome.error))
+            self.fail(file, outcome_reason(outcome.error))
         else:
             self.stored += outcome.stored
             self.left_out += outcome.skipped
@@ -259,7 +259,8 @@ def read_picture(path: Path) -> bytes:
     return content
 
 
-def _reason(error: VecgateError) -> str:
+def outcome_reason(error: VecgateError) -> str:
+    """Return why an object is not stored, equal for objects with the same fault."""
     # The message itself names the field with the object's number in its call, which would set equal reasons apart.
     descriptions = [each.description for each in error.violations] or [error.message]
     return f"{error.reason or error.code.name}: {'; '.join(descriptions)}"

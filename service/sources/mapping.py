@@ -110,20 +110,21 @@ class Mapping:
         The only column of pictures becomes `image`. A column is left out if it is mapped to `id` or nothing, has no
         type of Weaviate, or has vectors whose space is known.
         """
-        blobs = [each for each in schema.columns if each.type is DataType.BLOB]
-        references = [] if blobs else [each for each in schema.columns if each.name == pictures.FILE and each.loose]
-        only = [*blobs, *references][:1] if len(blobs) <= 1 else []
-        targets = set(self.columns.values())
+        only = _only_picture(schema)
+        paths = {path: column for path in self.columns if (column := schema.find(path))}
+        tops = {schema.top(path) for path in paths}
+        paths |= {column.name: column for column in schema.columns if column.name not in tops}
         found: dict[str, Property] = {}
-        for column in schema.columns:
-            target = self.columns.get(column.name, property_name(column.name))
-            if column in only and column.name not in self.columns and IMAGE not in targets:
+        for path, column in paths.items():
+            target = self.columns.get(path, property_name(path))
+            if path == only and path not in self.columns and IMAGE not in self.columns.values():
                 target = IMAGE
             made = _property(column, target)
-            if target not in {"", ID} and not column.space and made is not None:
-                if column in only or (target == IMAGE and column.type is DataType.TEXT):
-                    made = replace(made, data_type=DataType.BLOB)
-                found.setdefault(target, made)
+            if made is None or column.space or target in {"", ID, *self.spaces}:
+                continue
+            if path == only or (target == IMAGE and column.type is DataType.TEXT):
+                made = replace(made, data_type=DataType.BLOB)
+            found.setdefault(target, made)
         return tuple(found.values())
 
     def bind(self, schema: Schema, collection: Collection) -> "Plan":
@@ -304,11 +305,7 @@ class _Binding:
                 self._take(column.name, column, vector.name)
                 return
         blobs = self.collection.blobs
-        if column.type is DataType.BLOB and column in self._pictures() and len(blobs) == 1 and not self.images:
-            self._take(column.name, column, blobs[0])
-            return
-        is_file = column.name == pictures.FILE and self.schema.kind in {text.CSV, text.JSONL}
-        if is_file and len(blobs) == 1 and not self.images:
+        if column.name == _only_picture(self.schema) and len(blobs) == 1 and not self.images:
             self._take(column.name, column, blobs[0])
             return
         if column.words != NOTHING:
@@ -318,11 +315,6 @@ class _Binding:
         """Return the only named vector of the space that a column's vectors are in."""
         found = [each for each in self.collection.vectors if each.space and each.space.id == column.space]
         return found[0] if column.space and len(found) == 1 else None
-
-    def _pictures(self) -> list[Column]:
-        """Return the only column of pictures, or nothing: with several, names decide."""
-        found = [each for each in self.schema.columns if each.type is DataType.BLOB]
-        return found if len(found) == 1 else []
 
     def _take(self, path: str, column: Column, target: str, *, asked: bool = False) -> None:
         wanted, vector = self.collection.find_property(target), self.collection.find_vector(target)
@@ -371,6 +363,14 @@ class _Binding:
             )
         else:
             self.vectors[path] = (vector.name, bound.dimension)
+
+
+def _only_picture(schema: Schema) -> str:
+    """Return the column that has the pictures, or refers to them; empty if there are several or none."""
+    blobs = [each.name for each in schema.columns if each.type is DataType.BLOB]
+    if not blobs and schema.kind in {text.CSV, text.JSONL}:
+        blobs = [each.name for each in schema.columns if each.name == pictures.FILE and each.type is DataType.TEXT]
+    return blobs[0] if len(blobs) == 1 else ""
 
 
 def _property(column: Column, name: str) -> Property | None:

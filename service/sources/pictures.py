@@ -17,7 +17,8 @@ KIND = "pictures"
 FILE, IMAGE = "file", "image"
 SUFFIXES = frozenset(suffix for suffixes in formats.SUFFIXES.values() for suffix in suffixes)
 # Where a fragment ends depends on the names around it alone, so that one more picture changes one fragment.
-USUAL_FILES, MAX_FILES = 256, 1024
+USUAL_FILES = 256
+MAX_FILES = 1024
 SCHEMA = Schema(KIND, (Column(FILE, DataType.TEXT, "text"), Column(IMAGE, DataType.BLOB, "bytes")))
 
 

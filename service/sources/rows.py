@@ -4,8 +4,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.sources.errors import InvalidSource
+
 MAX_VALUE_BYTES = 2**27
 """Of one value of a row, such as a picture; a row with a larger one is refused."""
+SAMPLE_ROWS = 1000
+"""The first rows of a JSONL or a tar, of which its types are learnt."""
 BATCH_ROWS = 1000
 BATCH_BYTES = 2**25
 
@@ -38,17 +42,45 @@ class Row:
 
 
 def in_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield rows in lists of about BATCH_BYTES and at most BATCH_ROWS."""
+    """Yield rows in lists of about BATCH_BYTES and at most BATCH_ROWS; those before a fault of the file, too.
+
+    Raises:
+        InvalidSource: there are no more rows, because the file is damaged.
+    """
     batch: list[Row] = []
     size = 0
-    for row in rows:
-        batch.append(row)
-        size += sum(map(_size, row.values.values()))
-        if size >= BATCH_BYTES or len(batch) >= BATCH_ROWS:
-            yield batch
-            batch, size = [], 0
+    fault: InvalidSource | None = None
+    try:
+        for row in rows:
+            batch.append(row)
+            size += sum(map(_size, row.values.values()))
+            if size >= BATCH_BYTES or len(batch) >= BATCH_ROWS:
+                yield batch
+                batch, size = [], 0
+    except InvalidSource as error:
+        fault = error
     if batch:
         yield batch
+    if fault is not None:
+        raise fault
+
+
+def first_rows(batches: Iterable[list[Row]]) -> list[Row]:
+    """Return the first rows without a fault, by which types are learnt.
+
+    Raises:
+        InvalidSource: there are none, because the file is damaged.
+    """
+    found: list[Row] = []
+    try:
+        for batch in batches:
+            found += (row for row in batch if not row.fault)
+            if len(found) >= SAMPLE_ROWS:
+                break
+    except InvalidSource:
+        if not found:
+            raise
+    return found[:SAMPLE_ROWS]
 
 
 def _size(value: Any) -> int:

@@ -220,11 +220,12 @@ def _split(location: str) -> tuple[Any, str]:
     if parts.query:
         raise InvalidSource(location, "a URL with ? cannot be read; name the file alone")
     path = parts.path.lstrip("/")
-    return _store(f"{parts.scheme.lower()}://{parts.netloc}"), unquote(path) if parts.scheme in WEB else path
+    return store_of(f"{parts.scheme.lower()}://{parts.netloc}"), unquote(path) if parts.scheme in WEB else path
 
 
 @lru_cache(maxsize=64)
-def _store(root: str) -> Any:
+def store_of(root: str) -> Any:
+    """Return the store of a scheme and host, with the credentials and endpoint of the environment."""
     retries: Any = {"max_retries": MAX_RETRIES}
     if root.startswith(("http:", "https:")):
         return HTTPStore.from_url(root, client_options={"allow_http": root.startswith("http:")}, retry_config=retries)

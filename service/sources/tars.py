@@ -5,15 +5,13 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any, BinaryIO, cast
 
 from service.domain.collections import DataType
 from service.sources.errors import InvalidSource
-from service.sources.rows import MAX_VALUE_BYTES, Row, in_batches
+from service.sources.rows import MAX_VALUE_BYTES, Row, first_rows, in_batches
 from service.sources.schema import Column, Schema, column_of_value, merged
 from service.sources.storage import Entry, open_file
-from service.sources.text import SAMPLE_ROWS
 
 KIND = "webdataset"
 KEY = "__key__"
@@ -30,10 +28,8 @@ def schema(entry: Entry) -> Schema:
     Raises:
         InvalidSource: it is not a tar, or damaged.
     """
-    rows = (row for batch in read(entry, None) for row in batch if not row.fault)
-    columns = (
-        [column_of_value(name, value) for name, value in row.values.items()] for row in islice(rows, SAMPLE_ROWS)
-    )
+    sample = first_rows(read(entry, None))
+    columns = ([column_of_value(name, value) for name, value in row.values.items()] for row in sample)
     key = Column(KEY, DataType.TEXT, "text")
     return Schema(KIND, merged(entry.location, ([key], *columns)))
 
@@ -61,20 +57,32 @@ def _rows(entry: Entry) -> Iterator[Row]:
     row: Row | None = None
     number = 0
     with open_file(entry) as raw:
-        for key, suffix, content, fault in _members(entry, raw):
-            if row is None or row.values[KEY] != key or suffix in row.values:
-                if row is not None:
-                    yield _spread(row)
-                number += 1
-                row = Row(entry.location, number, {KEY: key}, f"key {key}")
-            if not fault:
-                try:
-                    row.values[suffix] = _decoded(suffix, content)
-                except (ValueError, RecursionError) as error:
-                    row.fault, row.detail = f"the member {suffix} cannot be read", str(error)[:200]
-            row.fault = row.fault or fault
+        try:
+            for key, suffix, content, fault in _members(entry, raw):
+                if row is None or row.values[KEY] != key or suffix in row.values:
+                    if row is not None:
+                        yield _spread(row)
+                    number += 1
+                    row = Row(entry.location, number, {KEY: key}, f"key {key}")
+                _add(row, suffix, content, fault)
+        except InvalidSource:
+            if row is not None:
+                # More members of it may have followed.
+                row.fault = row.fault or "the file is damaged before the end of this row"
+                yield row
+            raise
     if row is not None:
         yield _spread(row)
+
+
+def _add(row: Row, suffix: str, content: bytes, fault: str) -> None:
+    if fault:
+        row.fault = row.fault or fault
+        return
+    try:
+        row.values[suffix] = _decoded(suffix, content)
+    except (ValueError, RecursionError) as error:
+        row.fault, row.detail = f"the member {suffix} cannot be read", str(error)[:200]
 
 
 def _members(entry: Entry, raw: BinaryIO) -> Iterator[tuple[str, str, bytes, str]]:

@@ -4,12 +4,11 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any, BinaryIO, NoReturn
 
 from service.domain.collections import DataType
 from service.sources.errors import InvalidSource
-from service.sources.rows import Row, in_batches
+from service.sources.rows import Row, first_rows, in_batches
 from service.sources.schema import Column, Schema, column_of_value, merged
 from service.sources.storage import Entry, open_file
 
@@ -18,8 +17,6 @@ MAX_LINE_BYTES = 2**25
 """Of a line of a table; a longer one ends the reading."""
 FRAGMENT_BYTES = 2**26
 """A longer JSONL is divided into ranges of so many bytes. CSV is not: a cell may contain line ends."""
-SAMPLE_ROWS = 1000
-"""The first rows of a JSONL or a tar, of which its types are learnt."""
 _RANGE = re.compile(r"bytes (\d+)-(\d+)")
 
 
@@ -39,8 +36,7 @@ def schema(kind: str, entry: Entry) -> Schema:
         with open_file(entry) as file:
             header = _header(entry.location, csv.reader(_texts(entry.location, file), strict=True))
         return Schema(CSV, tuple(Column(each, DataType.TEXT, "text", loose=True) for each in header))
-    rows = (row for batch in read(kind, entry, f"bytes 0-{entry.size}", None) for row in batch if not row.fault)
-    sample = islice(rows, SAMPLE_ROWS)
+    sample = first_rows(read(kind, entry, f"bytes 0-{entry.size}", None))
     columns = ([column_of_value(name, value) for name, value in row.values.items()] for row in sample)
     return Schema(JSONL, merged(entry.location, columns))
 

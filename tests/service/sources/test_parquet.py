@@ -370,6 +370,27 @@ def test_what_is_not_parquet_is_named(content: bytes, tmp_path: Path) -> None:
         fragments([str(tmp_path)])
 
 
+@pytest.mark.parametrize(("name", "bound"), [("MAX_FOOTER_VALUES", 20), ("MAX_FOOTER_TEXT_BYTES", 1000)])
+def test_a_footer_over_its_bounds_is_refused(
+    name: str, bound: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({f"c{number}": [1] for number in range(50)})
+    pq.write_table(table.replace_schema_metadata({"note": "x" * 2000}), tmp_path / "t.parquet")
+    assert len(schema(fragments([str(tmp_path)])).columns) == 50
+
+    monkeypatch.setattr(f"service.sources.parquet.{name}", bound)
+    with pytest.raises(InvalidSource, match=r"t\.parquet: it is not Parquet, or damaged"):
+        fragments([str(tmp_path)])
+
+
+def test_what_is_told_of_a_value_is_short(tmp_path: Path) -> None:
+    found = write(tmp_path, {"day": ["x" * 10**6]})
+
+    _, (refused,) = objects_of(found, Mapping().bind(schema(found), collection(day=DataType.DATE)))
+
+    assert refused == f"t.parquet, row 1: day: it is not a date in ISO 8601 form: {'x' * 100}..."
+
+
 def test_files_of_one_source_agree_on_types(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1], "b": ["x"]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"a": [1.5]}), tmp_path / "2.parquet")

@@ -309,6 +309,28 @@ TESTS = {
         "test_a_call_to_a_hanging_weaviate_ends_by_the_nearest_limit": ["weaviate.timeout_s"],
         "TestWeaviateStore": ["service.store.weaviate.collections.SCHEMA_MAX_AGE_S"],
     },
+    "service.sources.test_parquet": {
+        "test_a_batch_is_bounded_by_bytes": ["service.sources.rows.BATCH_BYTES"],
+        "test_row_groups_are_fragments_and_numbers_of_rows_go_on": ["service.sources.parquet.FRAGMENT_BYTES"],
+        "test_a_footer_over_its_bounds_is_refused": [
+            "service.sources.parquet.MAX_FOOTER_VALUES",
+            "service.sources.parquet.MAX_FOOTER_TEXT_BYTES",
+        ],
+        "test_what_is_told_of_a_value_is_short": ["service.sources.errors.MAX_DETAIL_CHARS"],
+    },
+    "service.sources.test_storage": {
+        "test_a_fragment_of_pictures_has_so_many_and_no_more": ["service.sources.pictures.MAX_FILES"],
+    },
+    "service.sources.test_tars": {
+        "test_a_member_over_the_bound_is_refused_unread_and_the_next_one_is_read": [
+            "service.sources.rows.MAX_VALUE_BYTES"
+        ],
+        "test_a_name_that_unpacks_to_a_gigabyte_is_not_unpacked": ["service.sources.tars.MAX_HEADER_BYTES"],
+    },
+    "service.sources.test_text": {
+        "test_a_csv_that_is_not_one_is_named_with_its_line": ["service.sources.text.MAX_LINE_BYTES"],
+        "test_ranges_of_a_jsonl_have_each_line_once": ["service.sources.text.FRAGMENT_BYTES"],
+    },
     "service.core.test_core": {
         "test_the_next_chunk_is_embedded_while_the_last_one_is_written": [
             "service.core.objects.importing.MAX_CHUNK_OBJECTS"
@@ -518,6 +540,9 @@ UNTESTED = {
     "service.rpc.shared.pages.ID_BYTES": "a part of a page token",
     "service.rpc.shared.pages.OFFSET_BYTES": "a part of a page token",
     "service.rpc.shared.pages.SEAL_BYTES": "a part of a page token",
+    "service.sources.storage.MAX_RETRIES": "the store's own library counts them",
+    "service.sources.storage.READ_BYTES": "how reading is divided, not how much of it",
+    "service.sources.values.UUID_BYTES": "the size of a UUID",
     "service.web.endpoint.READ_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.store.weaviate.collections.MAX_SCHEMAS": "the size of a cache; what it drops is read again",
 }
@@ -530,6 +555,7 @@ PLACES = (
     "service/core/**/*.py",
     "service/rpc/**/*.py",
     "service/web/*.py",
+    "service/sources/*.py",
     "service/store/weaviate/collections.py",
     "embedders/front/*.py",
     "embedders/nim/*.py",
