@@ -1,6 +1,7 @@
 """Several server processes for one address: how callers, operators and Prometheus meet them."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -143,6 +144,22 @@ def test_every_worker_is_healthy_and_one_line_says_that_the_server_serves(runnin
             assert answer.status == 200
     told = [line for line in running.log if line["event"] == "serving"]
     assert [line["workers"] for line in told] == [2]
+
+
+def test_calls_in_json_reach_every_worker_and_are_answered_alike(running: Serving) -> None:
+    numbers = range(1000, 1000 + CONNECTIONS)
+    vectors = set()
+    for number in numbers:
+        request = urllib.request.Request(
+            f"{running.url}/vecgate.v1.EmbeddingService/EmbedInputs",
+            data=b'{"inputs": [{"text": "a dog"}]}',
+            headers={"content-type": "application/json", "x-request-id": f"conn-{number}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            vectors.add(json.load(answer)["results"][0]["embedding"]["vector"]["data"])
+
+    assert len(vectors) == 1
+    assert len({worker_of(running, number) for number in numbers}) == 2
 
 
 def families(text: str) -> dict[str, set[tuple[str, ...]]]:

@@ -67,7 +67,8 @@ class Guarded:
 
     Attributes:
         server: the server.
-        keys: of its clients: admin may do all, reader may search in Pictures, and frugal has a quota of one input.
+        keys: of its clients: admin may do all, reader may search in Pictures, frugal and anna have a quota of one
+            input, and importer one of eight a second.
         friend: the URL of a page of another origin, which may call the server.
     """
 
@@ -90,6 +91,16 @@ collections = ["Pictures"]
 keys_sha256 = ["{frugal}"]
 permissions = ["embed", "search"]
 quota = {{inputs_per_second = 0.01}}
+
+[clients.anna]
+keys_sha256 = ["{anna}"]
+permissions = ["embed", "search"]
+quota = {{inputs_per_second = 0.01}}
+
+[clients.importer]
+keys_sha256 = ["{importer}"]
+permissions = ["embed", "search", "write", "admin"]
+quota = {{inputs_per_second = 8}}
 """
 
 
@@ -99,13 +110,16 @@ async def guarded(
 ) -> AsyncIterator[Guarded]:
     """Run a server that knows its callers."""
     folder = tmp_path_factory.mktemp("guarded")
-    keys = {name: f"key of {name}".replace(" ", "-") for name in ("admin", "reader", "frugal")}
+    names = ("admin", "reader", "frugal", "anna", "importer")
+    keys = {name: f"key of {name}".replace(" ", "-") for name in names}
     digests = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
     (folder / "clients.toml").write_text(CLIENTS.format(**digests), encoding="utf-8")
     async with served_page("<title>another site</title>") as friend:
         settings = {
             "VECGATE_AUTH__CLIENTS_FILE": str(folder / "clients.toml"),
             "VECGATE_WEB__CORS_ORIGINS": friend,
+            # So small that a folder takes several calls.
+            "VECGATE_LIMITS__MAX_OBJECTS": "5",
             **variables_of(weaviate.client_settings),
         }
         with serving(folder, **settings) as server:

@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.async_api import Locator, Page, ViewportSize
 
 DESK: ViewportSize = {"width": 1280, "height": 800}
-PHONE: ViewportSize = {"width": 390, "height": 844}
+PHONE: ViewportSize = {"width": 360, "height": 780}
 COPY = 1
 """The operation of a drag that copies, in the mask of Chromium's protocol."""
 

@@ -21,9 +21,36 @@ ALL_IN_VIEW = """() => ![...document.querySelectorAll("main .loading")].some((ea
 }) && [...document.querySelectorAll("main img")].every((each) => each.complete)"""
 
 
+AT_REST = """() => new Promise((done) => {
+  let quiet = 0;
+  const look = () => {
+    quiet = document.querySelector("main .busy, main .waiting") ? 0 : quiet + 1;
+    if (quiet > 5) done(); else requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+})"""
+"""Between two things that a page waits for there may be a frame or two without either."""
+
+
+async def at_rest(page: Page) -> None:
+    """Wait until the page has drawn what its address says, and nothing of it is on its way but pictures."""
+    await page.evaluate(AT_REST)
+
+
 def results(page: Page) -> Locator:
     """Return the hits of a search."""
     return page.get_by_role("region", name="Results").get_by_role("listitem")
+
+
+def titles(page: Page) -> Locator:
+    """Return what the hits are called."""
+    return results(page).locator(".title")
+
+
+async def settled(page: Page) -> None:
+    """Wait until the answer to the latest search is shown."""
+    await expect(page.locator(".waiting")).to_have_count(0)
+    await expect(results(page).first).to_be_visible()
 
 
 async def all_pictures_shown(page: Page) -> None:
@@ -91,6 +118,12 @@ async def collections(page: Page) -> None:
     await expect(page.get_by_role("main")).to_contain_text("Pictures")
 
 
+async def collection(page: Page) -> None:
+    """Show one collection with its schema."""
+    await page.goto(f"#/collections?collection={COLLECTION}")
+    await expect(page.get_by_role("region", name="Named vectors")).to_be_visible()
+
+
 async def status(page: Page) -> None:
     """Show what the server does."""
     await page.goto("#/status")
@@ -112,6 +145,7 @@ SCENES: Mapping[str, Callable[[Page], Awaitable[None]]] = {
     "compare": compare,
     "import": import_,
     "collections": collections,
+    "collection": collection,
     "status": status,
     "key": key,
 }

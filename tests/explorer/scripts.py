@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ COMMANDS = (
 )
 GRAVE = frozenset({"serious", "critical"})
 
-RUN_AXE = """axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => JSON.stringify(violations.map(
-  ({id, impact, help, nodes}) => ({id, impact, help, nodes: nodes.map((each) => each.target + each.failureSummary)})
-)))"""
+RUN_AXE = """axe.run(document, {resultTypes: ["violations"], ...%s}).then(({violations}) =>
+  JSON.stringify(violations.map(({id, impact, help, nodes}) => (
+    {id, impact, help, nodes: nodes.map((each) => each.target + each.failureSummary)}
+  )))
+)"""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def build_scripts() -> Scripts:
         )
 
 
-async def grave_violations(page: Page, axe: str) -> list[str]:
-    """Return what axe finds in a page that is serious or critical, each with its elements.
+async def grave_violations(page: Page, axe: str, rules: Sequence[str] = ()) -> list[str]:
+    """Return what axe finds in a page that is serious or critical, each with its elements; by some of its rules or all.
 
     axe runs in a world of its own, as extensions of browsers do: the page's policy does not hold there, and still holds
     for the page.
@@ -58,7 +61,13 @@ async def grave_violations(page: Page, axe: str) -> list[str]:
     place = {"contextId": world["executionContextId"]}
     await session.send("Runtime.evaluate", {"expression": axe, **place})
     answer = await session.send(
-        "Runtime.evaluate", {"expression": RUN_AXE, "awaitPromise": True, "returnByValue": True, **place}
+        "Runtime.evaluate",
+        {
+            "expression": RUN_AXE % json.dumps({"runOnly": list(rules)} if rules else {}),
+            "awaitPromise": True,
+            "returnByValue": True,
+            **place,
+        },
     )
     await session.detach()
     assert "exceptionDetails" not in answer, answer["exceptionDetails"]

@@ -1,51 +1,47 @@
 """People look for pictures: by words, by a picture of their own, by both, among some, and from one to the next."""
 
-import json
+import asyncio
+from pathlib import Path
 
-import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from service.cli.demo import COLLECTION
 from tests.e2e.serving import Serving
 from tests.explorer.gestures import drop, paste
 from tests.explorer.samples import PICTURES, QUERIES
-from tests.explorer.scenes import SEARCH, results, search_by_picture, search_by_words
+from tests.explorer.scenes import SEARCH, results, search_by_picture, search_by_words, settled, titles
 
 PIZZA = QUERIES / "fluent" / "pizza.png"
 """Not the one that is stored, and drawn by others."""
-
-
-async def names(page: Page) -> list[str]:
-    """Return what the hits are called, in order."""
-    return await results(page).locator(".title").all_inner_texts()
 
 
 async def test_words_find_pictures_and_tell_by_what_and_how_long(page: Page) -> None:
     # Words that no other test has: embedding them is not needed twice.
     await search_by_words(page, "a small dog")
 
-    assert "dog" in (await names(page))[0]
+    assert "dog" in (await titles(page).first.inner_text())
     told = page.get_by_role("status").filter(has_text="hits")
     await expect(told).to_contain_text("pictogram-clip")
     for part in ("embed", "store"):
         await expect(page.get_by_role("region", name="Results")).to_contain_text(part)
     assert await results(page).first.locator("img").evaluate("(image) => image.naturalWidth") == 64
+    await expect(page).to_have_title("a small dog · Search · Vecgate")
 
 
-@pytest.mark.parametrize("way", ["dropped", "pasted", "chosen"])
-async def test_a_picture_of_ones_own_finds_pictures(way: str, page: Page) -> None:
-    await page.goto(SEARCH)
-    await expect(results(page).first).to_be_visible()
+async def test_a_picture_of_ones_own_finds_pictures_pasted_chosen_or_dropped(page: Page) -> None:
+    for way in ("pasted", "chosen", "dropped"):
+        await page.goto(SEARCH)
+        await expect(page.get_by_role("status").filter(has_text="objects")).to_be_visible()
 
-    if way == "dropped":
-        await drop(page.get_by_role("main"), PIZZA)
-    elif way == "pasted":
-        await paste(page, PIZZA.read_bytes())
-    else:
-        await page.get_by_label("Choose a picture").set_input_files(PIZZA)
+        if way == "pasted":
+            await paste(page, PIZZA.read_bytes())
+        elif way == "chosen":
+            await page.get_by_label("Choose a picture").set_input_files(PIZZA)
+        else:
+            await drop(page.get_by_role("main"), PIZZA)
 
-    await expect(results(page).first).to_contain_text("distance")
-    assert any("pizza" in each for each in (await names(page))[:3])
+        await expect(results(page).first).to_contain_text("distance")
+        assert any("pizza" in each for each in (await titles(page).all_inner_texts())[:3]), way
 
 
 async def test_words_and_a_picture_count_by_their_weights(page: Page) -> None:
@@ -61,88 +57,129 @@ async def test_words_and_a_picture_count_by_their_weights(page: Page) -> None:
     await expect(results(page).first).to_contain_text("pizza")
 
 
-async def test_keywords_alone_find_what_has_the_word(page: Page) -> None:
+async def test_words_that_were_typed_but_not_sent_count_beside_a_picture(page: Page) -> None:
+    await page.goto(SEARCH)
+    await settled(page)
+    await page.get_by_role("searchbox").fill("a dog")
+
+    await drop(page.get_by_role("main"), PIZZA)
+
+    await expect(page.get_by_label("Picture beside words")).to_be_visible()
+    assert "words=a+dog" in page.url
+
+
+async def test_keywords_alone_find_what_has_the_word_and_the_address_keeps_them(page: Page) -> None:
     await search_by_words(page, "pizza")
 
     await page.get_by_label("Vectors beside keywords (alpha)").fill("0")
-
     await expect(results(page).first).to_contain_text("score")
     await expect(results(page).first).to_contain_text("pizza")
+    await page.reload()
+
+    await expect(page.get_by_role("searchbox")).to_have_value("pizza")
+    await expect(page.get_by_role("slider")).to_have_value("0")
+    await expect(titles(page).first).to_have_text("pizza")
+    await expect(results(page).first).to_contain_text("score")
 
 
-async def test_a_filter_leaves_what_fits_and_stays_in_the_address(page: Page, gallery: Serving) -> None:
-    await search_by_words(page, "something to eat")
+async def test_a_slider_that_is_moved_by_keys_makes_no_place_to_go_back_to(page: Page) -> None:
+    await search_by_words(page, "a dog")
+    places = await page.evaluate("history.length")
+
+    for _ in range(4):
+        await page.get_by_role("slider").press("ArrowLeft")
+
+    await page.wait_for_url("**alpha=0.8*")
+    assert await page.evaluate("history.length") == places
+
+
+async def test_conditions_leave_the_objects_that_fit_and_stay_in_the_address(page: Page) -> None:
+    await page.goto(SEARCH)
+    await settled(page)
+    total = await results(page).count()
+
     await page.get_by_role("button", name="Add a condition").click()
-    await page.get_by_label("Property").select_option(label="path")
-    await page.get_by_label("Comparison").select_option(label="has the words")
-    await page.get_by_label("Value").fill("pizza")
-    await page.get_by_label("Value").press("Enter")
+    await expect(page.get_by_label("Property").locator("option:checked")).to_have_text("name")
+    await page.get_by_label("Comparison").select_option("has any of")
+    await page.get_by_label("Values, one on each line").fill("pizza\ncat")
+    await page.keyboard.press("Tab")
+    await expect(results(page).filter(has_text="pizza")).to_have_count(1)
+    await expect(page.get_by_role("status").filter(has_text="objects")).not_to_contain_text("The first")
+    named = set(await titles(page).all_text_contents())
+    await page.get_by_role("button", name="Add a group").click()
+    group = page.get_by_role("group", name="Group of conditions")
+    await page.get_by_label("Value", exact=True).fill("cat")
+    await page.keyboard.press("Tab")
+    await group.get_by_role("combobox").first.select_option("none of these")
 
-    await expect(results(page)).to_have_count(1)
-    address = page.url
-    await page.goto("about:blank")
-    await page.goto(address)
-
-    await expect(results(page)).to_have_count(1)
-    await expect(results(page).first).to_contain_text("pizza")
+    await expect(titles(page).filter(has_text="cat")).to_have_count(0)
+    assert {"pizza", "cat"} <= named
+    await page.reload()
+    await expect(results(page).filter(has_text="pizza")).to_have_count(1)
+    await expect(titles(page).filter(has_text="cat")).to_have_count(0)
+    await page.get_by_role("button", name="Remove all").click()
+    await expect(results(page)).to_have_count(total)
 
 
 async def test_more_like_this_goes_from_one_picture_to_its_likes_and_back(page: Page) -> None:
     await search_by_words(page, "a dog")
-    first = (await names(page))[0]
+    first = await titles(page).first.inner_text()
 
     await results(page).first.get_by_role("link", name="More like").click()
     await expect(page.get_by_text("like this object")).to_be_visible()
-    await expect(results(page).first.locator(".title")).to_have_text(first)
+    await expect(titles(page).first).to_have_text(first)
     await page.go_back()
 
     await expect(page.get_by_role("searchbox")).to_have_value("a dog")
 
 
-async def test_a_hit_shows_all_that_is_stored(page: Page, gallery: Serving) -> None:
+async def test_an_old_answer_is_not_told_of_new_words(page: Page) -> None:
     await search_by_words(page, "a dog")
-    await results(page).first.get_by_role("link", name="Show").click()
+    told, go_on = page.locator(".answer [role=status]"), asyncio.Event()
 
-    main = page.get_by_role("main")
-    await expect(main.get_by_role("heading", level=1)).to_contain_text("dog")
+    async def held(route: Route) -> None:
+        await go_on.wait()
+        await route.continue_()
+
+    await page.route("**/SearchObjects", held)
+    await page.get_by_role("searchbox").fill("a cat")
+    await page.get_by_role("searchbox").press("Enter")
+
+    await expect(told).to_have_text("Searching…")
+    go_on.set()
+    await expect(told).to_contain_text("hits")
+
+
+async def test_a_picture_can_be_chosen_again_after_a_reload(page: Page) -> None:
+    await search_by_picture(page)
+    await page.reload()
+    await expect(page.get_by_text("is not kept; choose it again")).to_be_visible()
+
+    await drop(page.get_by_role("main"), PIZZA)
+
+    await expect(page.get_by_alt_text("The picture that is searched by")).to_be_visible()
+    await expect(results(page).first).to_contain_text("distance")
+
+
+async def test_files_that_cannot_be_searched_by_are_refused_by_name_and_not_sent(
+    page: Page, gallery: Serving, tmp_path: Path
+) -> None:
     with gallery.client() as client:
-        hit = client.search(COLLECTION, text="a dog", limit=1).hits[0].object
-    for value in hit.properties.values():
-        await expect(main).to_contain_text(str(value))
-    await expect(main).to_contain_text(hit.id)
-    await expect(main).to_contain_text("pictogram-clip")
-
-
-async def test_the_request_as_curl_is_the_request(page: Page) -> None:
-    await search_by_words(page, "a dog")
-
-    await page.get_by_text("This request as a command or a program").click()
-    shown = await page.locator(".snippets pre, .snippets code").first.inner_text()
-
-    body = shown[shown.index("{") : shown.rindex("}") + 1]
-    assert json.loads(body)["collection"] == COLLECTION
-    assert "a dog" in body
-
-
-async def test_a_hundred_hits_come_with_their_pictures_as_they_come_into_view(page: Page) -> None:
+        most = client.embedders().embedders[0].limits.max_image_bytes
+    large = tmp_path / "large.png"
+    large.write_bytes(PIZZA.read_bytes())
+    with large.open("r+b") as file:
+        file.truncate(most + 1)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
     await page.goto(SEARCH)
-    await expect(results(page).first).to_be_visible()
-    more = page.get_by_role("button", name="Show more")
-    while await more.count() and await results(page).count() < 100:
-        before = await results(page).count()
-        await more.click()
-        await expect(results(page).nth(before)).to_be_attached()
-
-    await results(page).nth(99).scroll_into_view_if_needed()
-
-    await expect(results(page).nth(99).locator("img")).to_be_visible()
-    assert await results(page).locator("img").count() > 12
-
-
-async def test_a_file_that_is_no_picture_is_refused_by_name(page: Page) -> None:
-    await page.goto(SEARCH)
-    await expect(results(page).first).to_be_visible()
+    await settled(page)
 
     await drop(page.get_by_role("main"), PICTURES / "pictures.csv")
-
     await expect(page.get_by_role("alert")).to_contain_text("pictures.csv is not a picture")
+    await drop(page.get_by_role("main"), large)
+
+    bound = f"large.png has {most + 1:,} bytes, and the server takes at most {most:,}"
+    await expect(page.get_by_role("alert")).to_contain_text(bound)
+    assert not any("SearchObjects" in each for each in sent)
+    assert COLLECTION in page.url

@@ -66,8 +66,8 @@ export async function listTenants(collection: string, signal: AbortSignal): Prom
   return response.tenants ?? [];
 }
 
-export async function listEmbedders(signal: AbortSignal): Promise<ListEmbeddersResponseJson> {
-  return (await call<ListEmbeddersRequestJson, ListEmbeddersResponseJson>("EmbeddingService", "ListEmbedders", {}, { signal })).response;
+export async function listEmbedders(signal?: AbortSignal): Promise<ListEmbeddersResponseJson> {
+  return (await call<ListEmbeddersRequestJson, ListEmbeddersResponseJson>("EmbeddingService", "ListEmbedders", {}, signal ? { signal } : {})).response;
 }
 
 /** The blob properties, those first that vectors are made of. */

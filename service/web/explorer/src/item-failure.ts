@@ -10,6 +10,13 @@ export interface Failure {
   readonly retryDelayMs: number | undefined;
 }
 
+const PASSING = new Set(["unavailable", "deadline_exceeded"]);
+
+/** Whether what failed may succeed later as it is: the server says so, or it did not answer. */
+export function passes({ code, retryDelayMs }: Pick<Failure, "code" | "retryDelayMs">): boolean {
+  return retryDelayMs !== undefined || PASSING.has(code);
+}
+
 /** A google.rpc.Status as JSON has it. */
 interface Status {
   code?: number;

@@ -16,8 +16,10 @@ import { SearchPage } from "./pages/search";
 import { StatusPage } from "./pages/status";
 import { ErrorBoundary } from "./parts/error-boundary";
 import { KeyDialog } from "./parts/key-dialog";
+import { short } from "./parts/text";
 import { forgetPictures } from "./pictures";
-import { href, useRoute } from "./router";
+import { href, scrollToPlace, useRoute } from "./router";
+import { forgetResults } from "./search/running";
 import { applyTheme, keepTheme, readTheme, type Theme } from "./theme";
 
 interface Page {
@@ -49,11 +51,12 @@ function App() {
   const main = useRef<HTMLElement>(null);
   const nav = useRef<HTMLElement>(null);
   const first = useRef(true);
+  const title = [short(params.get("words") ?? "", 60), shown?.title ?? "Search", "Vecgate"].filter((each) => each !== "").join(" · ");
+  useEffect(() => void (document.title = title), [title]);
   useEffect(() => {
-    document.title = `${shown?.title ?? "Search"} · Vecgate`;
     // A reader of the screen begins with the new page, and not where the old one was left.
     if (!first.current) main.current?.focus({ preventScroll: true });
-    if (!first.current) scrollTo(0, 0);
+    if (!first.current) scrollToPlace();
     first.current = false;
     nav.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [shown]);
@@ -87,6 +90,7 @@ function useKeyChanges(): number {
   useEffect(() => {
     const forget = () => {
       forgetPictures();
+      forgetResults();
       setChanges((before) => before + 1);
     };
     window.addEventListener("keychange", forget);

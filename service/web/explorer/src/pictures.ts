@@ -2,6 +2,7 @@
 
 import { ApiError, call } from "./api";
 import { fromBase64 } from "./base64";
+import { passes } from "./item-failure";
 import { showable } from "./raster";
 import type { GetObjectRequestJson, GetObjectResponseJson } from "./types";
 
@@ -10,8 +11,6 @@ const KEPT_BYTES = 64 * 1024 * 1024;
 const KEPT_MS = 120_000;
 const TRIES = 4;
 const PAUSE_MS = 2000;
-/** Codes of errors that pass by themselves. */
-const PASSING = new Set(["unavailable", "resource_exhausted"]);
 
 /** Which picture. */
 export interface PictureKey {
@@ -49,7 +48,7 @@ export async function fetchPicture(key: PictureKey, signal: AbortSignal): Promis
       keep(name, found);
       return found;
     } catch (error) {
-      if (left === 0 || !(error instanceof ApiError) || !PASSING.has(error.code)) throw error;
+      if (left === 0 || !(error instanceof ApiError) || !passes(error)) throw error;
       await pause(error.retryDelayMs ?? PAUSE_MS, signal);
     }
   }

@@ -1,7 +1,9 @@
 /** A picture that somebody gives to search by, or to place on a map. */
 
 import { toBase64 } from "./base64";
+import { listEmbedders } from "./collections";
 import { short } from "./parts/text";
+import { mostPictureBytes, tooLarge } from "./picture-size";
 import { rasterType, showable } from "./raster";
 
 /** A picture as a query; it stays in the memory of the page. */
@@ -13,8 +15,20 @@ export interface QueryPicture {
   shown: Blob | undefined;
 }
 
-/** Read a file as a query; throws if it is not a picture that the server reads. */
+/** What the server takes; without bounds where it does not say, because the search itself will. */
+async function mostBytes(): Promise<number> {
+  try {
+    const { limits = {}, embedders = [] } = await listEmbedders();
+    return mostPictureBytes(limits, embedders);
+  } catch {
+    return Infinity;
+  }
+}
+
+/** Read a file as a query; throws if the server takes no picture of this size, or it is not a picture that the server reads. */
 export async function readPicture(file: File): Promise<QueryPicture> {
+  const most = await mostBytes();
+  if (file.size > most) throw new Error(`${short(file.name)} ${tooLarge(file.size, most)}.`);
   const bytes = new Uint8Array(await file.arrayBuffer());
   if (bytes.length === 0) throw new Error(`${short(file.name)} is empty.`);
   if (rasterType(bytes) === undefined) {

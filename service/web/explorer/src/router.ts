@@ -29,12 +29,41 @@ export function href(page: string, params: Params = {}): string {
   return `#/${page}${text === "" ? "" : `?${text}`}`;
 }
 
+/** Which place in the browser's history is shown, by a number that it keeps, and how far down each place was left. */
+let shown = numberOfPlace();
+const left = new Map<number, number>();
+// The browser would scroll before there is anything to scroll to.
+history.scrollRestoration = "manual";
+window.addEventListener("hashchange", () => {
+  // The page that is left is still there.
+  left.set(shown, scrollY);
+  shown = numberOfPlace();
+});
+
+function numberOfPlace(): number {
+  const known: unknown = history.state;
+  if (typeof known === "number") return known;
+  const made = Date.now() + Math.random();
+  history.replaceState(made, "");
+  return made;
+}
+
+/** The number of the place in the browser's history that is shown. Back and forward lead to the same number again. */
+export function place(): number {
+  return shown;
+}
+
+/** Scroll to where this place in the history was left; to the top if it is new. */
+export function scrollToPlace(): void {
+  scrollTo(0, left.get(shown) ?? 0);
+}
+
 /** Go to a page. With `replace`, the browser's back button skips the present state. */
 export function navigate(page: string, params: Params = {}, { replace = false } = {}): void {
   const target = href(page, params);
   if (target === location.hash) return;
   if (replace) {
-    history.replaceState(null, "", target);
+    history.replaceState(shown, "", target);
     window.dispatchEvent(new HashChangeEvent("hashchange"));
   } else {
     location.hash = target;

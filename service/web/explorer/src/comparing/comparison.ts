@@ -6,6 +6,7 @@ import { call, isCancelled } from "../api";
 import { toBase64 } from "../base64";
 import { base64Bytes } from "../importing/importer";
 import { sha1 } from "../importing/uuid5";
+import { mostPictureBytes, tooLarge } from "../picture-size";
 import { showable } from "../raster";
 import type { EmbedderInfoJson, EmbedInputsRequestJson, EmbedInputsResponseJson, InputJson, PurposeJson, ServerLimitsJson } from "../types";
 import { cosines, type Matrix } from "./cosines";
@@ -117,8 +118,11 @@ async function compare(plan: Plan, told: (sides: Side[], done: number) => void, 
       if (kind === undefined) continue;
       const tell = (key: string, outcome: Outcome) => outcomes[at]?.set(`${kind} ${key}`, outcome);
       if (reads[kind]) {
+        const most = mostPictureBytes(plan.limits, [embedder]);
+        const large = (item: AnyItem) => item.kind === "picture" && item.blob.size > most;
+        for (const item of items) if (item.kind === "picture" && large(item)) tell(item.key, { failure: tooLarge(item.blob.size, most) });
         await embedAll<AnyItem>(
-          items,
+          items.filter((item) => !large(item)),
           JSON.stringify([embedder.name, embedder.space, purpose]),
           vectors,
           boundsOf(plan.limits),

@@ -1,6 +1,6 @@
 // An import: pictures go out in calls of bounded size, a few in flight. What fails for a passing reason is sent again.
 
-import type { Failure } from "../item-failure";
+import { type Failure, passes } from "../item-failure";
 import { messageOf } from "./folder";
 import { Pace } from "./pace";
 
@@ -69,8 +69,6 @@ const LEAST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 30_000;
 // A picture that fails so often for passing reasons, while calls succeed, is left alone.
 const MAX_TRIES = 8;
-
-const PASSING = new Set(["unavailable", "deadline_exceeded"]);
 
 export class Importer<F = Blob> {
   /** Why pictures are not stored, by their position. */
@@ -371,11 +369,6 @@ const NO_FAILURE: Failure = { code: "internal", reason: "", message: "", retryDe
 
 function unsent(message: string): Failure {
   return { ...NO_FAILURE, code: "invalid_argument", message };
-}
-
-/** Returns whether sending again may help: the server says so, or it did not answer. */
-function passes(failure: Failure): boolean {
-  return failure.retryDelayMs !== undefined || PASSING.has(failure.code);
 }
 
 function asFailure(error: unknown): Failure {

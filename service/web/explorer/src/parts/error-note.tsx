@@ -1,6 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { ApiError, isCancelled } from "../api";
+import { passes } from "../item-failure";
 import { Text } from "./text";
 
 /** What to tell people of an error, by its reason or else its code. */
@@ -25,7 +26,22 @@ const TITLES: Record<string, string> = {
   unimplemented: "The server does not have this",
 };
 
-/** Say what went wrong, in the server's own words, and offer to try again. */
+/** Codes of errors that may not come again, though nobody says so; after that of a key, the page asks for one. */
+const UNCLEAR = new Set(["aborted", "internal", "unauthenticated", "unknown"]);
+
+/** Whether the same call may succeed when it is made again. */
+function mayPass(error: ApiError): boolean {
+  return passes(error) || (UNCLEAR.has(error.code) && error.reason !== "UPSTREAM_KEY_REJECTED");
+}
+
+/** Whether a message has all the words of a title, so that it needs none. */
+function saysAll(message: string, title: string): boolean {
+  const words = (text: string) => text.toLowerCase().match(/[a-z]+/g) ?? [];
+  const said = new Set(words(message));
+  return words(title).every((each) => each === "this" || said.has(each));
+}
+
+/** Say what went wrong, in the server's own words and once, and offer to try again where that can help. */
 export function ErrorNote({ error, onRetry }: { error: unknown; onRetry?: (() => void) | undefined }) {
   if (error === undefined || error === null || isCancelled(error)) return null;
   if (!(error instanceof ApiError)) {
@@ -35,10 +51,12 @@ export function ErrorNote({ error, onRetry }: { error: unknown; onRetry?: (() =>
       </div>
     );
   }
+  const title = TITLES[error.reason] ?? TITLES[error.code] ?? "This did not work";
+  const isWhole = saysAll(error.message, title);
   return (
     <div class="note error" role="alert" data-reason={error.reason || error.code}>
-      <p><strong>{TITLES[error.reason] ?? TITLES[error.code] ?? "This did not work"}</strong></p>
-      <p><Text>{error.message}</Text></p>
+      {!isWhole && <p><strong>{title}</strong></p>}
+      <p>{isWhole ? <strong><Text>{error.message}</Text></strong> : <Text>{error.message}</Text>}</p>
       {error.violations.length > 1 && (
         <ul>
           {error.violations.slice(0, 20).map((each) => (
@@ -50,7 +68,7 @@ export function ErrorNote({ error, onRetry }: { error: unknown; onRetry?: (() =>
         {error.reason && <code>{error.reason}</code>}
         {error.requestId && <> request <Text>{error.requestId}</Text></>}
       </p>
-      {onRetry && <Retry delayMs={error.retryDelayMs} onRetry={onRetry} />}
+      {onRetry && mayPass(error) && <Retry delayMs={error.retryDelayMs} onRetry={onRetry} />}
     </div>
   );
 }

@@ -1,5 +1,6 @@
 /** Filters as the editor has them, and as the API takes them. */
 
+import { titleProperty } from "../collections";
 import type { CollectionJson, DataTypeJson, FilterJson, FilterOperatorJson, FilterValueJson, ObjectFieldJson, PropertyJson } from "../types";
 
 /** Several conditions. */
@@ -75,7 +76,10 @@ export function operatorName(operator: FilterOperatorJson, target: Target): stri
 /** What conditions on objects of a collection can compare. */
 export function targetsOf(collection: CollectionJson): Target[] {
   const properties = collection.properties ?? [];
-  const values = properties.filter((each) => each.indexFilterable !== false).flatMap(propertyTarget);
+  // First what people know an object by.
+  const title = titleProperty(collection);
+  const ordered = [...properties.filter((each) => each.name === title), ...properties.filter((each) => each.name !== title)];
+  const values = ordered.filter((each) => each.indexFilterable !== false).flatMap(propertyTarget);
   const lengths = properties.filter((each) => each.dataType === "DATA_TYPE_TEXT" || each.dataType?.endsWith("_ARRAY")).filter((each) => each.dataType !== "DATA_TYPE_OBJECT_ARRAY");
   return [
     ...values,

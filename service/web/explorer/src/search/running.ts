@@ -1,8 +1,9 @@
 /** Runs a search page by page, the newest one only. */
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { call, isCancelled, type Timing } from "../api";
+import { place as placeInHistory, scrollToPlace } from "../router";
 import type { EmbedderRefJson, ListObjectsRequestJson, ListObjectsResponseJson, SearchObjectsRequestJson, SearchObjectsResponseJson } from "../types";
 import type { Found } from "./hit-grid";
 import { PAGE, type ApiRequest, type Start } from "./request";
@@ -13,6 +14,24 @@ export interface Results {
   timing: Timing | undefined;
   /** Where the next page begins; undefined after the last one. */
   next: Start | undefined;
+}
+
+/** What was found, by the place in the browser's history, for when people come back to it. */
+const kept = new Map<number, { key: string; results: Results }>();
+const KEPT_RESULTS = 20;
+
+/** Forget what was found, as with another key. */
+export function forgetResults(): void {
+  kept.clear();
+}
+
+function keep(at: number, key: string, results: Results): void {
+  kept.delete(at);
+  kept.set(at, { key, results });
+  for (const oldest of kept.keys()) {
+    if (kept.size <= KEPT_RESULTS) break;
+    kept.delete(oldest);
+  }
 }
 
 export interface Search {
@@ -32,10 +51,12 @@ interface Shown {
   error?: unknown;
   /** The page that could not be fetched. */
   failed?: (() => void) | undefined;
+  /** Whether it was found before, and people have come back to it. */
+  again?: boolean;
 }
 
 /**
- * Run a search whenever it changes.
+ * Run a search whenever it changes; where people come back to one, show what was there, and where.
  *
  * @param place - the collection and the tenant: nothing of one is shown with another.
  * @param key - says whether the search has changed.
@@ -53,13 +74,16 @@ export function useSearch(place: string, key: string, toCall: ((start: Start) =>
     if (!latest.current) return;
     stop.current.abort();
     const { signal } = (stop.current = new AbortController());
+    const at = placeInHistory();
     setBusy(true);
     setShown((now) => ({ place, results: now.place === place ? now.results : undefined }));
     runCall(latest.current(start), start, signal).then(
       (page) => {
         if (signal.aborted) return;
         setBusy(false);
-        setShown({ place, results: { ...page, hits: [...(before?.hits ?? []), ...page.hits] } });
+        const results = { ...page, hits: [...(before?.hits ?? []), ...page.hits] };
+        keep(at, key, results);
+        setShown({ place, results });
       },
       (fault: unknown) => {
         if (signal.aborted || isCancelled(fault)) return;
@@ -75,9 +99,20 @@ export function useSearch(place: string, key: string, toCall: ((start: Start) =>
       setBusy(false);
       return undefined;
     }
-    first();
+    const before = kept.get(placeInHistory());
+    if (before?.key === key) {
+      setBusy(false);
+      setShown({ place, results: before.results, again: true });
+    } else {
+      // What is new begins at its top.
+      scrollToPlace();
+      first();
+    }
     return () => stop.current.abort();
   }, [key]);
+  useLayoutEffect(() => {
+    if (shown.again) scrollToPlace();
+  }, [shown]);
   return { results, error, busy, again: first, retry: () => failed?.(), more: () => results?.next && fetchPage(results.next, results) };
 }
 
