@@ -8,6 +8,9 @@ ServiceError
   CollectionNotBound            the named vector is bound to no space
   BindingUnproven               stored vectors do not prove to which space they belong
   PackageMissing                an optional package is not installed
+  ImageUriNotAllowed            a picture's URI is not of a listed origin
+  ImageNotServed                the origin answers, but not with the picture
+  ImageUnreachable              the origin does not answer: try again
   CredentialsMissing            nothing says who calls
   CredentialsInvalid            what says it is not valid here
   PermissionDenied              the client may not do this
@@ -297,6 +300,24 @@ class PackageMissing(ServiceError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(f"{what} needs the package {package}, which this server lacks; install vecgate[{extra}] there")
+
+
+class ImageUriNotAllowed(ServiceError):
+    """A picture may not be fetched from where its URI, or a redirect, leads. The message does not repeat the URI."""
+
+
+class ImageNotServed(ServiceError):
+    """The origin of a picture answers, but not with the picture."""
+
+
+class ImageUnreachable(ServiceError):
+    """The origin of a picture does not answer, or says that it cannot now.
+
+    Attributes:
+        retry_after_s: when to try again, in seconds.
+    """
+
+    retry_after_s = 1.0
 
 
 class CredentialsMissing(ServiceError):

@@ -12,6 +12,7 @@ import structlog
 from service.access import Authenticator
 from service.access.ledger import Ledger
 from service.core.embedder_pool import EmbedderPool
+from service.core.pictures import Pictures
 from service.core.reranker_pool import RerankerPool
 from service.process import collector
 from service.process.addresses import check_address
@@ -23,7 +24,7 @@ from service.settings import NimConnectionSettings, Settings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from service.web.server import WebServer
-from service.wiring import build_decoders, build_embedders, build_rerankers, replicas
+from service.wiring import build_decoders, build_embedders, build_fetcher, build_rerankers, replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ async def start_server(
     decoders = build_decoders(settings)
     embedders = EmbedderPool(build_embedders(settings, decoders, models=shared.models), replicas=replicas(settings))
     rerankers = RerankerPool(build_rerankers(settings, decoders))
+    fetcher = build_fetcher(settings)
     web = _web_server(settings, authenticator, embedders) if settings.web.enabled else None
     tracing = Tracing()
     ends.push_async_callback(tracing.close)
@@ -82,7 +84,9 @@ async def start_server(
             await weaviate.start()
             where = weaviate.client_settings
         store = WeaviateStore(where)
-        server = _grpc_server(settings, authenticator, store, embedders, rerankers)
+        await ends.enter_async_context(fetcher)
+        pictures = Pictures(fetcher, max_image_bytes=settings.limits.max_image_bytes)
+        server = _grpc_server(settings, authenticator, store, embedders, rerankers, pictures=pictures)
         ends.push_async_callback(authenticator.close)
         await authenticator.start()
         ends.push_async_callback(store.close)
@@ -140,6 +144,8 @@ def _grpc_server(
     store: WeaviateStore,
     embedders: EmbedderPool,
     rerankers: RerankerPool,
+    *,
+    pictures: Pictures,
 ) -> GrpcServer:
     return GrpcServer(
         settings.server,
@@ -149,6 +155,7 @@ def _grpc_server(
         rerankers=rerankers,
         authenticator=authenticator,
         embedding=settings.embedder,
+        pictures=pictures,
         allow_caller_keys=any(
             isinstance(group, NimConnectionSettings) and group.allow_caller_keys
             for group in settings.embedders.values()

@@ -18,6 +18,7 @@ from embedders.images.decoders import LEAST_PROCESSES, MOST_PROCESSES, Decoders
 from embedders.nim.embedder import NimConfig
 from embedders.nim.reranking import NimRerankConfig
 from embedders.reranking import WatchedReranker
+from service.fetching import Fetcher, read_origins
 from service.settings import (
     ClipSettings,
     InvalidSettings,
@@ -108,6 +109,22 @@ def build_rerankers(settings: Settings, decoders: Decoders | None = None) -> lis
         except ValueError as error:
             raise InvalidSettings(f"{name}: {error}") from error
     return built
+
+
+def build_fetcher(settings: Settings) -> Fetcher:
+    """Build what fetches images from the origins that the operator lists; it is not open yet.
+
+    Raises:
+        InvalidSettings: the list cannot be read, or breaks rules.
+    """
+    file = settings.fetch.origins_file
+    if file is None:
+        return Fetcher()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InvalidSettings(f"{file} cannot be read: {error.strerror}") from error
+    return Fetcher(read_origins(content, str(file)))
 
 
 def embedder_configs(

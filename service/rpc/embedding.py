@@ -23,10 +23,12 @@ from embedders.contract import (
 )
 from embedders.errors import InputRejected
 from service.core.embedder_pool import EmbedderPool
+from service.core.pictures import NO_PICTURES, Pictures
 from service.core.reranker_pool import RerankerGroup, RerankerPool
 from service.error_table import to_status
 from service.errors import InvalidRequest, Violation, Violations, pair_rejection, rejection
 from service.rpc.shared.bounds import RequestLimits
+from service.rpc.shared.images import fetch_images
 from service.rpc.shared.requests import CallerKeys, embedder_to_pb
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import embedding_service_pb2_grpc as pb_grpc
@@ -64,20 +66,28 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         limits: RequestLimits,
         server_limits: pb.ServerLimits,
         keys: CallerKeys,
+        *,
+        pictures: Pictures = NO_PICTURES,
     ) -> None:
         self._embedders = embedders
         self._rerankers = rerankers
         self._limits = limits
         self._server_limits = server_limits
         self._keys = keys
+        self._pictures = pictures
 
     async def EmbedInputs(self, request: pb.EmbedInputsRequest, context: Context) -> pb.EmbedInputsResponse:
         """Embed inputs; an input that cannot be embedded fails alone."""
         options = self._options(request, context)
+        named = [
+            (index, each) for index, each in enumerate(map(_image, request.inputs)) if each is not None and each.uri
+        ]
+        refused = await fetch_images(self._pictures, ((_image_path(request, index), each) for index, each in named))
+        unread = {index: refused[path] for index, _ in named if (path := _image_path(request, index)) in refused}
         inputs: list[Input | None] = []
-        for index, message in enumerate(request.inputs, 1):
-            inputs.append(input_from_pb(message, truncate=request.truncate))
-            if index % INPUTS_AT_ONCE == 0:
+        for index, message in enumerate(request.inputs):
+            inputs.append(None if index in unread else input_from_pb(message, truncate=request.truncate))
+            if index and index % INPUTS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         present = [each for each in inputs if each is not None]
         embedders = self._embedders.asked_for(request.embedder)
@@ -93,7 +103,8 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
             if isinstance(outcome, Embedding):
                 _fill(response.results.add().embedding, outcome)
             else:
-                response.results.add(error=to_status(_refusal(outcome, each, index), ""))
+                why = unread[index] if index in unread else _refusal(outcome, each, index)
+                response.results.add(error=to_status(why, ""))
         return response
 
     def _options(self, request: pb.EmbedInputsRequest, context: Context) -> EmbedOptions:
@@ -141,6 +152,21 @@ def input_from_pb(message: input_pb2.Input, *, truncate: bool) -> Input | None:
         case "text_image":
             return TextImageInput(message.text_image.text, message.text_image.image.content, truncate)
     return None
+
+
+def _image(message: input_pb2.Input) -> input_pb2.Image | None:
+    """Return the image of an input, if it has one."""
+    match message.WhichOneof("content"):
+        case "image":
+            return message.image
+        case "text_image":
+            return message.text_image.image
+    return None
+
+
+def _image_path(request: pb.EmbedInputsRequest, index: int) -> str:
+    pair = ".text_image" if request.inputs[index].HasField("text_image") else ""
+    return f"inputs[{index}]{pair}.image"
 
 
 def _refusal(outcome: InputRejected | None, input_: Input | None, index: int) -> InvalidRequest:

@@ -17,7 +17,14 @@ from service.settings.loading import (
     masked_settings,
     variable,
 )
-from service.settings.servers import AuthSettings, LimitSettings, LogSettings, ServerSettings, WebSettings
+from service.settings.servers import (
+    AuthSettings,
+    FetchSettings,
+    LimitSettings,
+    LogSettings,
+    ServerSettings,
+    WebSettings,
+)
 from service.settings.tracing import trace_collector
 from service.settings.types import InvalidSettings, read_secret
 from service.settings.weaviate import WeaviateSettings
@@ -27,6 +34,7 @@ __all__ = [
     "AuthSettings",
     "ClipSettings",
     "EmbedderSettings",
+    "FetchSettings",
     "InvalidSettings",
     "LimitSettings",
     "LogSettings",

@@ -30,7 +30,14 @@ from service.settings.embedders import (
     check_embedders,
 )
 from service.settings.removed import REMOVED
-from service.settings.servers import AuthSettings, LimitSettings, LogSettings, ServerSettings, WebSettings
+from service.settings.servers import (
+    AuthSettings,
+    FetchSettings,
+    LimitSettings,
+    LogSettings,
+    ServerSettings,
+    WebSettings,
+)
 from service.settings.tracing import tracing_faults
 from service.settings.types import FROM_FILE, Group, InvalidSettings
 from service.settings.weaviate import WeaviateSettings
@@ -96,6 +103,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     web: WebSettings = WebSettings()
     auth: AuthSettings = AuthSettings()
+    fetch: FetchSettings = FetchSettings()
 
     @classmethod
     def settings_customise_sources(

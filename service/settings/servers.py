@@ -190,6 +190,16 @@ class AuthSettings(Group):
         return self
 
 
+class FetchSettings(Group):
+    """Images that callers name by URI instead of sending them."""
+
+    origins_file: ReadableFile | None = Field(
+        None,
+        description="TOML file of the origins that images may be fetched from, with the credentials for each; without "
+        "it none are fetched",
+    )
+
+
 class LimitSettings(Group):
     """Bounds on what callers send."""
 

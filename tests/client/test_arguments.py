@@ -194,11 +194,17 @@ def test_another_id_is_refused_by_its_type(client: Client, call: Callable[[Clien
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda client: client.embed([5]), "an image is bytes, the Path of a file or a PIL image, not int"),
-        (lambda client: client.embed(None), "an image is bytes, the Path of a file or a PIL image, not NoneType"),
+        (
+            lambda client: client.embed([5]),
+            "an image is bytes, the Path of a file, a PIL image or a Reference, not int",
+        ),
+        (
+            lambda client: client.embed(None),
+            "an image is bytes, the Path of a file, a PIL image or a Reference, not NoneType",
+        ),
         (
             lambda client: client.search("Pictures", image="dog.png"),
-            "an image is bytes, the Path of a file or a PIL image, not str",
+            "an image is bytes, the Path of a file, a PIL image or a Reference, not str",
         ),
         (lambda client: client.search("Pictures", query="dog"), "str is not a query; give one of near_text"),
         (lambda _: where("a").equal(None), "NoneType cannot be compared with"),
@@ -219,7 +225,7 @@ def test_an_image_of_a_wrong_type_fails_with_its_object(client: Client) -> None:
 
     assert (
         str(outcome.error)
-        == "INVALID_INPUT: image 'image': an image is bytes, the Path of a file or a PIL image, not str"
+        == "INVALID_INPUT: image 'image': an image is bytes, the Path of a file, a PIL image or a Reference, not str"
     )
 
 

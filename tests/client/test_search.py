@@ -50,7 +50,7 @@ def test_near_inputs_takes_texts_pictures_objects_and_vectors(tmp_path: Path) ->
     ("pair", "words"),
     [
         (TextImage(b"red", b"picture"), "the text of a TextImage is a str, not bytes"),  # type: ignore[arg-type]
-        (TextImage("red", "a.png"), "an image is bytes, the Path of a file or a PIL image, not str"),  # type: ignore[arg-type]
+        (TextImage("red", "a.png"), "an image is bytes, the Path of a file, a PIL image or a Reference, not str"),  # type: ignore[arg-type]
     ],
 )
 def test_a_pair_of_wrong_types_is_refused_by_them(pair: TextImage, words: str) -> None:

@@ -16,6 +16,7 @@ import yaml
 
 from helm.tools.helm import HELM
 from service.access.clients import read_clients
+from service.fetching import read_origins
 from service.settings import load_settings
 from tests.e2e.serving import Serving, serving
 from tests.e2e.stand_in import PROGRAMS
@@ -78,6 +79,7 @@ def site(running: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "tls.crt"))
     for name in ("clients.crt", "company.pem"):
         authority.cert_pem.write_to_path(str(tmp_path / name))
+    (tmp_path / "archive.token").write_text("a token", encoding="utf-8")
     for name in ("nim", "vit-h-14.safetensors"):
         (tmp_path / name).write_text("any")
     for name in PROGRAMS:
@@ -118,6 +120,8 @@ def run(block: Block, scope: dict[str, Any], running: Serving, site: Path) -> No
             assert render(yaml.safe_load(code))
         case "toml" if code.startswith("[clients."):
             assert read_clients(code.encode(), block.page)
+        case "toml" if code.startswith("[origins."):
+            assert read_origins(code.encode(), block.page)
         case "toml":
             file = site / "settings.toml"
             file.write_text(code, encoding="utf-8")

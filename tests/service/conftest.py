@@ -18,6 +18,7 @@ from service.access import Authenticator
 from service.cli import app
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects import writing
+from service.core.pictures import NO_PICTURES, Pictures
 from service.core.reranker_pool import RerankerPool
 from service.rpc.connect.application import ConnectApplication
 from service.rpc.server.server import GrpcServer
@@ -169,6 +170,7 @@ async def start_wire(
     rerankers: Sequence[Sequence[FakeReranker]] = (),
     replicas: Mapping[str, Sequence[str]] | None = None,
     web: WebSettings | None = None,
+    pictures: Pictures = NO_PICTURES,
 ) -> Wire:
     """Start a server over fakes, for stop_wire to end. Its stubs talk to it as the fixture `transport` says."""
     over = _transport
@@ -191,6 +193,7 @@ async def start_wire(
         authenticator=authenticator,
         allow_caller_keys=allow_caller_keys,
         chunk_objects=chunk_objects,
+        pictures=pictures,
     )
     await running.start()
     http = WebServer(web or WebSettings(port=0), settings, embedders=pool, authenticator=authenticator)

@@ -143,7 +143,9 @@ class AsyncClient:
         priority: embedding_pb.Priority.ValueType = embedding_pb.PRIORITY_UNSPECIFIED,
         truncate: bool = False,
     ) -> Embeddings:
-        """Turn texts (str), images (bytes, the Path of a file, a PIL image), or both as one (TextImage) into vectors.
+        """Turn texts (str), images, or both as one (TextImage) into vectors.
+
+        An image is bytes, the Path of a file, a PIL image, or a Reference.
 
         Args:
             inputs: one or several; at most the server's `max_inputs`.
@@ -331,7 +333,7 @@ class AsyncClient:
         Args:
             collection: the collection's name.
             text: a text, or several whose mean is searched.
-            image: bytes, the Path of a file, or a PIL image.
+            image: bytes, the Path of a file, a PIL image, or a Reference.
             vector: values of the searched space, or a mapping with those of each target vector.
             vector_space: the space that the vector comes from; the server compares it with the searched one.
             query: instead of these three, another query: `near_text(...)` with moves, `near_inputs(...)`,
@@ -369,8 +371,8 @@ class AsyncClient:
 
         Args:
             collection: the collection's name.
-            inputs: texts (str), images (bytes, the Path of a file, or a PIL image) and texts with an image as one input
-                (TextImage) to place among the points.
+            inputs: texts (str), images (bytes, the Path of a file, a PIL image, or a Reference) and texts with an image
+                as one input (TextImage) to place among the points.
             sample_size: points at most; 2,000 if left out.
             method: PROJECTION_METHOD_PCA, or PROJECTION_METHOD_UMAP where the server has it; PCA if left out.
             target_vector: the named vector to project; as in a search if left out.

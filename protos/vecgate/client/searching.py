@@ -12,6 +12,7 @@ from vecgate.client.values import (
     Image,
     Input,
     PilImage,
+    Reference,
     TextImage,
     encode_vector,
     id_to_text,
@@ -184,8 +185,8 @@ def near_inputs(
     """Return a query for objects near several things at once.
 
     Args:
-        inputs: texts (str), images (bytes, the Path of a file, or a PIL image), texts with an image as one input
-            (TextImage), objects of the collection (UUID) and vectors.
+        inputs: texts (str), images (bytes, the Path of a file, a PIL image, or a Reference), texts with an image as one
+            input (TextImage), objects of the collection (UUID) and vectors.
         weights: how much each counts; all the same if left out.
         truncate: whether to cut texts that are too long for the model.
 
@@ -207,7 +208,7 @@ def _weighted_input(content: Input | UUID | ArrayLike) -> pb.WeightedInput:
     match content:
         case str():
             return pb.WeightedInput(text=content)
-        case bytes() | bytearray() | memoryview() | Path() | PilImage():
+        case bytes() | bytearray() | memoryview() | Path() | PilImage() | Reference():
             return pb.WeightedInput(image=image_to_pb(content))
         case TextImage():
             return pb.WeightedInput(text_image=text_image_to_pb(content))

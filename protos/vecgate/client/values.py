@@ -45,8 +45,15 @@ class PilImage(Protocol):
         """Write it."""
 
 
-Image = bytes | bytearray | memoryview | Path | PilImage
-"""An encoded image, the path of an image file, or a PIL image, which is sent as PNG."""
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An image by its URI, which the server fetches if its operator allows it."""
+
+    uri: str
+
+
+Image = bytes | bytearray | memoryview | Path | PilImage | Reference
+"""An encoded image, the path of an image file, a PIL image, which is sent as PNG, or a reference to an image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -366,9 +373,11 @@ def image_to_pb(value: Image) -> input_pb.Image:
             return input_pb.Image(content=value.read_bytes())
         case bytes() | bytearray() | memoryview():
             return input_pb.Image(content=bytes(value))
+        case Reference():
+            return input_pb.Image(uri=value.uri)
         case PilImage():
             return input_pb.Image(content=_encode_png(value))
-    raise TypeError(f"an image is bytes, the Path of a file or a PIL image, not {type(value).__name__}")
+    raise TypeError(f"an image is bytes, the Path of a file, a PIL image or a Reference, not {type(value).__name__}")
 
 
 def embedded_from_pb(result: embedding_pb.EmbedResult) -> Embedded:

@@ -384,7 +384,10 @@ class WeightedField(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. A property of the collection: of type blob or blob hash in image_fields, text or text array in text_fields."""
+    """Required. A property of the collection: of type blob, blob hash or text in image_fields, text or text array in text_fields.
+    A text in image_fields is the URI of an image, with the rules of Image.uri: Weaviate keeps the URI alone, and the image is
+    fetched when a vector is computed; not in native vectors. A vector counts as up to date as long as the URI is the same.
+    """
     weight: _builtins.float
     """Optional. The weight, finite and over 0; not with COMBINATION_JOINT_INPUT. Weights are divided by their sum over the fields
     that an object has; the weight of a text array is divided evenly among its items. Default: 1; with `native`, fields are

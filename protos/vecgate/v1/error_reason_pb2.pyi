@@ -86,6 +86,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PACKAGE_MISSING: _ErrorReason.ValueType  # 49
     """FAILED_PRECONDITION: the server lacks an optional package that the call needs; the message names the extra to install there."""
+    ERROR_REASON_IMAGE_URI_NOT_ALLOWED: _ErrorReason.ValueType  # 50
+    """INVALID_ARGUMENT: this server fetches no images from where Image.uri leads: its origin is not listed by the operator, its
+    form is one that programs read in different ways, or its host's address is not public.
+    """
+    ERROR_REASON_IMAGE_NOT_SERVED: _ErrorReason.ValueType  # 51
+    """FAILED_PRECONDITION: the origin that Image.uri names answers, but not with an image's bytes."""
+    ERROR_REASON_IMAGE_UNREACHABLE: _ErrorReason.ValueType  # 52
+    """UNAVAILABLE with RetryInfo: the origin that Image.uri names does not answer, or not in time."""
     ERROR_REASON_UPSTREAM_KEY_REJECTED: _ErrorReason.ValueType  # 35
     """UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""
     ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 36
@@ -184,6 +192,14 @@ metadata has compared, matching, least_cosine and median_cosine.
 """
 ERROR_REASON_PACKAGE_MISSING: ErrorReason.ValueType  # 49
 """FAILED_PRECONDITION: the server lacks an optional package that the call needs; the message names the extra to install there."""
+ERROR_REASON_IMAGE_URI_NOT_ALLOWED: ErrorReason.ValueType  # 50
+"""INVALID_ARGUMENT: this server fetches no images from where Image.uri leads: its origin is not listed by the operator, its
+form is one that programs read in different ways, or its host's address is not public.
+"""
+ERROR_REASON_IMAGE_NOT_SERVED: ErrorReason.ValueType  # 51
+"""FAILED_PRECONDITION: the origin that Image.uri names answers, but not with an image's bytes."""
+ERROR_REASON_IMAGE_UNREACHABLE: ErrorReason.ValueType  # 52
+"""UNAVAILABLE with RetryInfo: the origin that Image.uri names does not answer, or not in time."""
 ERROR_REASON_UPSTREAM_KEY_REJECTED: ErrorReason.ValueType  # 35
 """UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""
 ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 36

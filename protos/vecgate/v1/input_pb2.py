@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vecgate/v1/input.proto\x12\nvecgate.v1\"\x18\n\x05Image\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\";\n\tTextImage\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x05image\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Image\"s\n\x05Input\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.ImageH\x00\x12+\n\ntext_image\x18\x03 \x01(\x0b\x32\x15.vecgate.v1.TextImageH\x00\x42\t\n\x07\x63ontentB1\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vecgate/v1/input.proto\x12\nvecgate.v1\"%\n\x05Image\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x0b\n\x03uri\x18\x02 \x01(\t\";\n\tTextImage\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x05image\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Image\"s\n\x05Input\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.ImageH\x00\x12+\n\ntext_image\x18\x03 \x01(\x0b\x32\x15.vecgate.v1.TextImageH\x00\x42\t\n\x07\x63ontentB1\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nvecgate.v1P\001Z\024vecgate/v1;vecgatev1\252\002\nVecgate.V1'
   _globals['_IMAGE']._serialized_start=38
-  _globals['_IMAGE']._serialized_end=62
-  _globals['_TEXTIMAGE']._serialized_start=64
-  _globals['_TEXTIMAGE']._serialized_end=123
-  _globals['_INPUT']._serialized_start=125
-  _globals['_INPUT']._serialized_end=240
+  _globals['_IMAGE']._serialized_end=75
+  _globals['_TEXTIMAGE']._serialized_start=77
+  _globals['_TEXTIMAGE']._serialized_end=136
+  _globals['_INPUT']._serialized_start=138
+  _globals['_INPUT']._serialized_end=253
 # @@protoc_insertion_point(module_scope)

@@ -18,13 +18,14 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Image(_message.Message):
-    """Image is one encoded image."""
+    """Image is one encoded image, as its bytes or as the address of them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTENT_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
-    """Required. The file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF or, where the server's Pillow has it, AVIF. Of several
+    """Required, unless `uri` is set; not both (INVALID_INPUT). The file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF or, where the server's Pillow has it, AVIF. Of several
     frames or pages, the first one is used. Not a URL, not base64.
 
     A local model sees what a browser shows: rotated by EXIF, transparent pixels on white, colours as RGB without an
@@ -38,14 +39,24 @@ class Image(_message.Message):
     with thousands of scans, are too large.
     Violations: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNDECODABLE.
     """
+    uri: _builtins.str
+    """Instead of `content`: where the server fetches the bytes, by http or https, with the bounds and rules of `content`. Only from
+    the origins that its operator lists (IMAGE_URI_NOT_ALLOWED); by default there are none. In ASCII, at most 4,096
+    bytes, without user, fragment, `..`, empty path segments or encoded slashes. Redirects are followed within the origin. All images
+    that one object, or one call other than an import, names have at most 128 MiB together (IMAGE_TOO_LARGE).
+    What is stored is the image, or its hash, as the property's type says. To store the URI alone, use a
+    property of type text as an image field (VectorConfig.image_fields), and set it in DataObject.properties.
+    Violations: IMAGE_URI_NOT_ALLOWED, IMAGE_TOO_LARGE. Errors: IMAGE_NOT_SERVED, IMAGE_UNREACHABLE.
+    """
     def __init__(
         self,
         *,
         content: _builtins.bytes = ...,
+        uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -153,7 +153,7 @@ class DataObject(_message.Message):
 
     @_builtins.property
     def images(self) -> _containers.MessageMap[_builtins.str, _input_pb2.Image]:
-        """Optional. Images by the name of a property of type blob or blob hash, each with content (IMAGE_EMPTY). At most 1,000 in an object
+        """Optional. Images by the name of a property of type blob or blob hash, each with content (IMAGE_EMPTY) or a URI. At most 1,000 in an object
         (INVALID_PROPERTY), and 10 for each of ServerLimits.max_objects in one request.
         """
 

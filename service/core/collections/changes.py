@@ -272,7 +272,9 @@ def _nameless_faults(collection: Collection, path: str) -> Iterator[Violation]:
 
 def field_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
     """Yield the fields of a vector that the collection does not have, or has with another type."""
-    kinds = (("image_fields", vector.image_fields, BLOBS), ("text_fields", vector.text_fields, TEXTS))
+    # A text is the URI of an image, which Weaviate's own module would not fetch.
+    pictures = BLOBS if vector.native else BLOBS | {DataType.TEXT}
+    kinds = (("image_fields", vector.image_fields, pictures), ("text_fields", vector.text_fields, TEXTS))
     for kind, fields, types in kinds:
         for index, each in enumerate(fields):
             found = collection.find_property(each.name)

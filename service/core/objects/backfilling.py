@@ -20,6 +20,7 @@ from service.core.objects.vectorizing import (
     vector_fields,
 )
 from service.core.objects.writing import PARALLEL, IndexEntries, Mending, Writes, all_of, find_moved, keys_of
+from service.core.pictures import NO_PICTURES, Pictures
 from service.domain import (
     Collection,
     NamedVector,
@@ -86,12 +87,21 @@ class Backfiller:
         embedders: what makes their vectors.
         writes: runs the writes of this process.
         page_size: objects that are read at a time.
+        pictures: fetches images of which only the URI is stored.
     """
 
-    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes, *, page_size: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        embedders: EmbedderPool,
+        writes: Writes,
+        *,
+        page_size: int,
+        pictures: Pictures = NO_PICTURES,
+    ) -> None:
         self._store = store
         self._embedders = embedders
-        self._vectorizer = Vectorizer(embedders)
+        self._vectorizer = Vectorizer(embedders, pictures)
         self._page_size = page_size
         self._entries = IndexEntries(store)
         self._writes = writes

@@ -30,7 +30,7 @@ from service.domain import (
     unknown_property,
     unknown_vector,
 )
-from service.errors import InvalidRequest, Violation, Violations, noting
+from service.errors import InvalidRequest, ServiceError, Violation, Violations, noting
 
 NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
 """The namespace of derived ids. If it changed, a repeated import would store all objects without ids twice."""
@@ -61,6 +61,9 @@ class DraftObject:
         vectors: little-endian float32 bytes by named vector.
         values: how many values the properties hold, with those in lists and objects.
         faults: why properties, images or vectors are left out.
+        references: URIs by blob property of images that are to be fetched.
+        fetched: how many bytes of the images were fetched.
+        error: why images were not fetched that might be another time.
     """
 
     path: str
@@ -70,6 +73,9 @@ class DraftObject:
     vectors: Mapping[str, bytes] = field(default_factory=dict)
     values: int = 0
     faults: Sequence[Violation] = ()
+    references: Mapping[str, str] = field(default_factory=dict)
+    fetched: int = 0
+    error: ServiceError | None = None
 
     def size(self) -> int:
         """Return approximately how many bytes the object has in a write."""
@@ -87,7 +93,10 @@ def check_object(collection: Collection, draft: DraftObject, tenant: str = "") -
 
     Raises:
         InvalidRequest: it does not fit; all violations are listed.
+        ServiceError: its images could not be fetched.
     """
+    if draft.error is not None:
+        raise draft.error
     path, violations = draft.path, Violations(draft.faults)
     properties = _check_properties(collection, draft, violations)
     for name, content in draft.images.items():

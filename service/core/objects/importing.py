@@ -8,7 +8,8 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -33,6 +34,7 @@ from service.core.objects.vectorizing import (
 )
 from service.core.objects.writing import ALWAYS, Writer, Writes
 from service.core.pacing import Pace
+from service.core.pictures import NO_PICTURES, Pictures
 from service.domain import Collection, ReturnFields, Scope, StoredObject
 from service.errors import (
     CollectionNotBound,
@@ -43,6 +45,7 @@ from service.errors import (
     TenantNotFound,
     Violation,
 )
+from service.process.holding import hold
 from service.process.metrics import IMPORT_OBJECTS, IMPORT_VECTORS
 from service.store.base import NO_TENANT, Store
 
@@ -87,11 +90,12 @@ class ImportReport:
 
 @dataclass(slots=True)
 class _Candidate(Candidate):
-    """An object of an import, with its place in the call, its approximate bytes, and the number of its values."""
+    """An object of an import: its place in the call, its approximate bytes and values, and its fetched bytes."""
 
     index: int = 0
     size: int = 0
     values: int = 0
+    fetched: int = 0
 
 
 class _Call(NamedTuple):
@@ -127,6 +131,7 @@ class Importer:
         writes: runs the writes of this process.
         max_chunk_objects: objects in one write.
         max_chunk_bytes: bytes in one write, unless a single object has more.
+        pictures: fetches images that are named by URI.
     """
 
     def __init__(
@@ -135,13 +140,15 @@ class Importer:
         embedders: EmbedderPool,
         writes: Writes,
         *,
+        pictures: Pictures = NO_PICTURES,
         max_chunk_objects: int = MAX_CHUNK_OBJECTS,
         max_chunk_bytes: int = MAX_CHUNK_BYTES,
     ) -> None:
         self._store = store
         self._writes = writes
         self._embedders = embedders
-        self._vectorizer = Vectorizer(embedders)
+        self._pictures = pictures
+        self._vectorizer = Vectorizer(embedders, pictures)
         self._writer = Writer(store, embedders, writes)
         self._duplicates = Duplicates(store)
         self._max_chunk_objects = max_chunk_objects
@@ -201,12 +208,22 @@ class Importer:
             again=embed_unchanged,
             partly=True,
         )
-        chunks = self._chunks(self._check(collection, drafts, scope.tenant, outcomes, copies))
-        await self._embed_and_write(_Call(collection, looked_s, scope, outcomes, duplicates), chunks, fill)
+        await self._carry_out(_Call(collection, looked_s, scope, outcomes, duplicates), drafts, copies, fill)
         for index, first in copies.items():
             outcomes[index] = outcomes[first]
         _count(outcomes)
         return ImportReport(outcomes, list(used.values()))
+
+    async def _carry_out(
+        self, call: _Call, drafts: Iterable[DraftObject], copies: dict[int, int], fill: Callable[..., Awaitable[None]]
+    ) -> None:
+        """Fetch, check, embed and write objects."""
+        filled = self._pictures.filled(drafts)
+        checked = self._check(call.collection, filled, call.scope.tenant, call.outcomes, copies)
+        chunks = self._chunks(checked)
+        # Closed here, because nothing else ends what is fetched ahead if the call fails.
+        async with aclosing(filled), aclosing(checked), aclosing(chunks):
+            await self._embed_and_write(call, chunks, fill)
 
     async def _embed_and_write(
         self, call: _Call, chunks: AsyncIterator[list[_Candidate]], fill: Callable[..., Awaitable[None]]
@@ -233,11 +250,11 @@ class Importer:
     async def _check(
         self,
         collection: Collection,
-        drafts: Iterable[DraftObject],
+        drafts: AsyncIterator[DraftObject],
         tenant: str,
         outcomes: list[ImportOutcome],
         copies: dict[int, int],
-    ) -> AsyncIterator[_Candidate]:
+    ) -> AsyncGenerator[_Candidate, None]:
         """Yield the objects that fit the collection, each once.
 
         Args:
@@ -251,7 +268,9 @@ class Importer:
         firsts: dict[str, int] = {}
         given: set[str] = set()
         pace, bound = Pace(), collection.bound_part
-        for index, draft in enumerate(drafts):
+        index = -1
+        async for draft in drafts:
+            index += 1
             await pace.step()
             size = draft.size()
             try:
@@ -259,28 +278,34 @@ class Importer:
                     checked = await asyncio.to_thread(check_object, collection, draft, tenant)
                 else:
                     checked = check_object(collection, draft, tenant)
-            except InvalidRequest as error:
+            except ServiceError as error:
                 outcomes.append(ImportOutcome(draft.id, error=error))
+                hold.get()(-draft.fetched)
                 continue
             if (
                 unbound := next((name for name in checked.vectors if bound.find_vector(name) is None), None)
             ) is not None:
                 outcomes.append(ImportOutcome(draft.id, error=CollectionNotBound(collection.name, unbound)))
+                hold.get()(-draft.fetched)
                 continue
             outcomes.append(ImportOutcome(id_ := str(checked.id)))
             first = firsts.setdefault(id_, index)
             if first == index:
                 if draft.id:
                     given.add(id_)
-                yield _Candidate(draft.path, checked, index=index, size=size, values=draft.values)
-            elif draft.id or id_ in given:
+                yield _Candidate(
+                    draft.path, checked, index=index, size=size, values=draft.values, fetched=draft.fetched
+                )
+                continue
+            hold.get()(-draft.fetched)
+            if draft.id or id_ in given:
                 message = f"is also the id of objects[{first}]; give each object of a call its own id"
                 duplicate = InvalidRequest([Violation(f"{draft.path}.id", message, "DUPLICATE_ID")])
                 outcomes[index] = ImportOutcome(id_, error=duplicate)
             else:
                 copies[index] = first
 
-    async def _chunks(self, candidates: AsyncIterator[_Candidate]) -> AsyncIterator[list[_Candidate]]:
+    async def _chunks(self, candidates: AsyncIterator[_Candidate]) -> AsyncGenerator[list[_Candidate], None]:
         chunk: list[_Candidate] = []
         size = values = 0
         async for candidate in candidates:
@@ -349,7 +374,11 @@ class Importer:
         """Write objects of a chunk, and return why some are not stored or not found, by id."""
         made = any(report.origin is VectorOrigin.COMPUTED for each in chunk for report in each.reports)
         again_s = -math.inf if made else call.looked_s + LOOK_AGAIN_S
-        return await self._writer.put(call.collection, objects, known.stored, known.mark, call.scope, again_s=again_s)
+        failures = await self._writer.put(
+            call.collection, objects, known.stored, known.mark, call.scope, again_s=again_s
+        )
+        hold.get()(-sum(each.fetched for each in chunk))
+        return failures
 
 
 def _count(outcomes: Sequence[ImportOutcome]) -> None:

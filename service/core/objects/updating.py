@@ -20,6 +20,7 @@ from service.core.objects.vectorizing import (
     vector_fields,
 )
 from service.core.objects.writing import Writer, Writes, unchanged
+from service.core.pictures import NO_PICTURES, Pictures
 from service.domain import (
     BLOBS,
     Collection,
@@ -62,11 +63,14 @@ class MaskPath:
 class Updater:
     """Changes objects."""
 
-    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes) -> None:
+    def __init__(
+        self, store: Store, embedders: EmbedderPool, writes: Writes, *, pictures: Pictures = NO_PICTURES
+    ) -> None:
         self._store = store
         self._writes = writes
         self._embedders = embedders
-        self._vectorizer = Vectorizer(embedders)
+        self._pictures = pictures
+        self._vectorizer = Vectorizer(embedders, pictures)
         self._writer = Writer(store, embedders, writes)
 
     async def update(
@@ -98,14 +102,14 @@ class Updater:
                 they are.
             SpaceMismatch: no embedder has the space of any named vector that must be computed.
             EmbedderError: the embedders of all spaces failed; nothing is changed.
+            ImageUriNotAllowed, ImageNotServed, ImageUnreachable: an image cannot be fetched.
             ImageNotStored: a vector that must be computed needs an image of which only the hash is stored.
             StoreRejected: the store refused.
             StoreUnavailable: the store failed.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
-        check = partial(_check_change, collection, draft, mask, scope.tenant)
-        large = draft.size() > CHECK_IN_THREAD_BYTES
-        wanted, cleared = await asyncio.to_thread(check) if large else check()
+        draft = await self._pictures.fill(draft)
+        wanted, cleared = await _checked_change(collection, draft, mask, scope.tenant)
         collection = _bound_part(collection, {*wanted.vectors, *cleared["vectors"]})
         mark = self._writes.ended
         before = await self._store.get_object(collection.name, wanted.id, vector_fields(collection), scope)
@@ -172,6 +176,14 @@ def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:
         if bound.find_vector(name) is None:
             raise CollectionNotBound(collection.name, name)
     return bound
+
+
+async def _checked_change(
+    collection: Collection, draft: DraftObject, mask: Sequence[MaskPath], tenant: str
+) -> tuple[StoredObject, dict[str, set[str]]]:
+    """Do what `_check_change` does, of a large change in a thread."""
+    check = partial(_check_change, collection, draft, mask, tenant)
+    return await asyncio.to_thread(check) if draft.size() > CHECK_IN_THREAD_BYTES else check()
 
 
 def _check_change(

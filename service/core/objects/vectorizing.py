@@ -29,6 +29,7 @@ from embedders.contract import (
 from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.texts import is_blank
 from service.core.embedder_pool import EmbedderPool
+from service.core.pictures import NO_PICTURES, Fault, Pictures, fault_at
 from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField, some_of
 from service.errors import (
     CollectionNotBound,
@@ -91,6 +92,7 @@ class _Field(NamedTuple):
         weight: how much it counts.
         text_path: where the longest text of several fields together is.
         image_path: where their image is.
+        uri: of an image of which only the URI is stored, and which the input still lacks.
     """
 
     path: str
@@ -98,6 +100,7 @@ class _Field(NamedTuple):
     weight: float
     text_path: str = ""
     image_path: str = ""
+    uri: str = ""
 
 
 @dataclass(slots=True)
@@ -107,14 +110,18 @@ class _Plan:
     Attributes:
         embedders: the embedders of the space; afterwards the one that was used.
         inputs: what to embed, by path in the request.
+        uris: of images that inputs still lack, by the paths of the inputs.
         outcomes: the outcomes, by path.
         error: why there are no outcomes; known from the start if this server has no embedder of the space.
+        embedded: whether an embedder was asked, and answered.
     """
 
     embedders: Sequence[WatchedEmbedder] = ()
     inputs: dict[str, Input] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    uris: dict[str, str] = field(default_factory=dict)
+    outcomes: dict[str, Outcome | Fault] = field(default_factory=dict)
     error: EmbedderError | SpaceMismatch | None = None
+    embedded: bool = False
 
 
 @dataclass(slots=True)
@@ -182,16 +189,18 @@ def vector_fields(collection: Collection) -> ReturnFields:
     """Return the fields to read of an object to compare what its vectors were made of."""
     texts = {each.name: None for vector in collection.vectors for each in vector.text_fields}
     pictures = {each.name: None for vector in collection.vectors for each in vector.image_fields}
-    images = [name for name in pictures if name not in collection.hashes]
+    uris = {name: None for name in pictures if name not in collection.blobs}
+    images = [name for name in pictures if name not in collection.hashes and name not in uris]
     hashes = [name for name in pictures if name in collection.hashes]
-    return ReturnFields(list(texts), images, [vector.name for vector in collection.vectors], hashes=hashes)
+    return ReturnFields(list(texts | uris), images, [vector.name for vector in collection.vectors], hashes=hashes)
 
 
 class Vectorizer:
     """Gives objects their vectors."""
 
-    def __init__(self, embedders: EmbedderPool) -> None:
+    def __init__(self, embedders: EmbedderPool, pictures: Pictures = NO_PICTURES) -> None:
         self._embedders = embedders
+        self._pictures = pictures
 
     async def fill(
         self,
@@ -223,7 +232,7 @@ class Vectorizer:
         """
         plans, todo = self._plan(collection, chunk, {} if again else stored, truncate=truncate)
         await asyncio.gather(*(self._carry_out(plan, options) for plan in plans.values()))
-        used.update((plan.embedders[0].spec.name, plan.embedders[0].spec) for plan in plans.values() if not plan.error)
+        used.update((plan.embedders[0].spec.name, plan.embedders[0].spec) for plan in plans.values() if plan.embedded)
         for candidate, vector, fields, plan in todo:
             if plan.error is None:
                 _attach(candidate, vector, fields, plan.outcomes, plan.embedders[0].spec.name)
@@ -267,6 +276,7 @@ class Vectorizer:
                     continue
                 plan = self._plan_for(collection.name, vector, plans)
                 plan.inputs.update((each.path, each.input) for each in fields)
+                plan.uris.update((each.path, each.uri) for each in fields if each.uri)
                 todo.append(_Part(candidate, vector, fields, plan))
         return plans, todo
 
@@ -284,12 +294,29 @@ class Vectorizer:
         if plan.error is not None:
             return
         try:
-            embedder, rows = await self._embedders.embed_with_first(plan.embedders, list(plan.inputs.values()), options)
+            whole = {path: each for path, each in plan.inputs.items() if path not in plan.uris}
+            if whole:
+                await self._embed(plan, whole, options)
+            async for part in self._pictures.in_parts(plan.uris):
+                plan.outcomes.update((path, each) for path, each in part.items() if not isinstance(each, bytes))
+                contents = {path: each for path, each in part.items() if isinstance(each, bytes)}
+                inputs = {path: _with_content(plan.inputs[path], each) for path, each in contents.items()}
+                if inputs:
+                    await self._embed(plan, inputs, options)
         except EmbedderError as error:
-            plan.error = error
-        else:
-            plan.embedders = [embedder]
-            plan.outcomes = dict(zip(plan.inputs, rows, strict=True))
+            plan.error, plan.embedded = error, False
+
+    async def _embed(self, plan: _Plan, inputs: Mapping[str, Input], options: EmbedOptions) -> None:
+        """Embed some inputs of a plan, all of them with one embedder."""
+        embedder, rows = await self._embedders.embed_with_first(plan.embedders, list(inputs.values()), options)
+        plan.embedders, plan.embedded = [embedder], True
+        plan.outcomes.update(zip(inputs, rows, strict=True))
+
+
+def _with_content(lacking: Input, content: bytes) -> Input:
+    """Return an input that lacks its image, with the image."""
+    assert not isinstance(lacking, TextInput), "a text lacks no image"
+    return replace(lacking, content=content)
 
 
 def _kept(vector: NamedVector, object_: StoredObject, stored: Mapping[UUID, StoredObject]) -> Vector | None:
@@ -318,9 +345,9 @@ def has_inputs(vector: NamedVector, object_: StoredObject) -> bool:
     return texts or any(_picture(object_, each.name) for each in vector.image_fields)
 
 
-def _picture(object_: StoredObject, name: str) -> str | bytes | None:
-    """Return what an image is compared by: its hash where only that is stored."""
-    return object_.hashes.get(name) or object_.images.get(name)
+def _picture(object_: StoredObject, name: str) -> PropertyValue | bytes:
+    """Return what an image is compared by: its hash or its URI where only that is stored."""
+    return object_.hashes.get(name) or object_.images.get(name) or object_.properties.get(name)
 
 
 def _hash_alone(vector: NamedVector, object_: StoredObject) -> str | None:
@@ -345,7 +372,8 @@ def _inputs(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> lis
     text, longest = SEPARATOR.join(texts.values()), max(texts, key=lambda path: len(texts[path]))
     where = f'{candidate.path}.vectors["{vector.name}"]'
     for path, content in images.items():
-        return [_Field(where, TextImageInput(text, content, truncate), 1.0, longest, path)]
+        uri = next(each.uri for each in fields if each.path == path)
+        return [_Field(where, TextImageInput(text, content, truncate), 1.0, longest, path, uri)]
     return [_Field(where, TextInput(text, truncate), 1.0, longest)]
 
 
@@ -369,17 +397,29 @@ def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Ite
     for image in in_order(vector.image_fields):
         if (content := candidate.object.images.get(image.name)) is not None:
             yield _Field(f'{path}.images["{image.name}"].content', ImageInput(content), image.weight)
+        match candidate.object.properties.get(image.name):
+            case str() as uri if uri:
+                yield _Field(f'{path}.properties["{image.name}"]', ImageInput(b""), image.weight, uri=uri)
 
 
 def _attach(
     candidate: Candidate,
     vector: NamedVector,
     fields: Sequence[_Field],
-    outcomes: Mapping[str, Outcome],
+    outcomes: Mapping[str, Outcome | Fault],
     embedder: str,
 ) -> None:
     """Give an object a named vector made from its fields, or note the errors of its fields."""
     parts = [(each, outcomes[each.path]) for each in fields]
+    faults = [(each, outcome) for each, outcome in parts if isinstance(outcome, ServiceError)]
+    for each, fault in faults:
+        error = fault_at(fault, each.image_path or each.path)
+        if isinstance(error, InvalidRequest):
+            _refuse(candidate, error.violations)
+        else:
+            candidate.error = candidate.error or error
+    if faults:
+        return
     rejected = [
         rejection(outcome, each.path, text_field=each.text_path, image_field=each.image_path)
         for each, outcome in parts

@@ -56,7 +56,9 @@ ONLY_VECTOR = "default"
 DATA_TYPES = {data_type: property_pb.DataType.Value(f"DATA_TYPE_{data_type.name}") for data_type in DataType}
 DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.items()}
 NOT_NESTED = (*BLOBS, DataType.GEO_COORDINATES)
-IMAGE_TYPES = (property_pb.DATA_TYPE_BLOB, property_pb.DATA_TYPE_BLOB_HASH)
+BLOB_TYPES = (property_pb.DATA_TYPE_BLOB, property_pb.DATA_TYPE_BLOB_HASH)
+IMAGE_TYPES = (*BLOB_TYPES, property_pb.DATA_TYPE_TEXT)
+"""A text is the URI of an image, which Weaviate's own module would not fetch."""
 TEXT_TYPES = (property_pb.DATA_TYPE_TEXT, property_pb.DATA_TYPE_TEXT_ARRAY)
 COMBINATIONS = {
     pb.COMBINATION_UNSPECIFIED: None,
@@ -338,8 +340,10 @@ class _Walk:
     def _vector(self, message: pb.VectorConfig, path: str, types: Types) -> VectorDraft:
         require, url = self.violations.require, message.base_url
         require(VECTOR_NAME.fullmatch(message.name), f"{path}.name", VECTOR_RULE)
-        image_fields = self._fields(message.image_fields, f"{path}.image_fields", types, IMAGE_TYPES)
+        image_types = BLOB_TYPES if message.native else IMAGE_TYPES
+        image_fields = self._fields(message.image_fields, f"{path}.image_fields", types, image_types)
         text_fields = self._fields(message.text_fields, f"{path}.text_fields", types, TEXT_TYPES)
+        self._check_apart(message, path)
         fits = not url or (BASE_URL.fullmatch(url) and not url.rstrip("/").endswith("/v1"))
         require(fits, f"{path}.base_url", "must be an address such as http://vecgate:8070, without /v1")
         default = "hnsw" if self.creating else ""
@@ -364,6 +368,13 @@ class _Walk:
             joint=bool(joint),
         )
         return VectorDraft(vector, message.embedder, message.model, joint)
+
+    def _check_apart(self, message: pb.VectorConfig, path: str) -> None:
+        """Note texts that are to be embedded as what they are, and as the URI of an image too."""
+        texts = {each.name for each in message.text_fields}
+        for index, each in enumerate(message.image_fields):
+            rule = f"{each.name!r} is in text_fields, too; leave out one of them"
+            self.violations.require(each.name not in texts, f"{path}.image_fields[{index}].name", rule)
 
     def _check_joint(self, message: pb.VectorConfig, path: str) -> None:
         """Note what does not go with one joint input."""

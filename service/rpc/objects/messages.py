@@ -23,6 +23,7 @@ from service.rpc.shared.bounds import (
     RequestLimits,
 )
 from service.rpc.shared.filters import parse_filter
+from service.rpc.shared.images import both
 from service.rpc.shared.pages import parse_page_token
 from service.rpc.shared.requests import output_from_pb, parse_scope
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -108,6 +109,7 @@ def parse_object(message: object_pb.DataObject, path: str) -> DraftObject:
     Properties, images or vectors of which there are too many are left out, and named in its faults.
     """
     size, properties, images, vectors = message.properties.ByteSize(), {}, {}, {}
+    references: dict[str, str] = {}
     values, faults = _Values(), []
     if size > MAX_PROPERTIES_BYTES:
         fault = f"have {size} bytes, an object takes {MAX_PROPERTIES_BYTES}; split long texts into several objects"
@@ -122,13 +124,15 @@ def parse_object(message: object_pb.DataObject, path: str) -> DraftObject:
         fault = f"has {count} images; an object has at most {MAX_OBJECT_IMAGES}"
         faults.append(Violation(f"{path}.images", fault, "INVALID_PROPERTY"))
     else:
-        images = {name: image.content for name, image in message.images.items()}
+        references = {name: image.uri for name, image in message.images.items() if image.uri}
+        images = {name: image.content for name, image in message.images.items() if name not in references}
+        faults += [both(f'{path}.images["{name}"]') for name in references if message.images[name].content]
     if (count := len(message.vectors)) > MAX_OBJECT_VECTORS:
         fault = f"has {count} vectors; an object has at most {MAX_OBJECT_VECTORS}"
         faults.append(Violation(f"{path}.vectors", fault, "INVALID_VECTOR"))
     else:
         vectors = {name: vector.data for name, vector in message.vectors.items()}
-    return DraftObject(path, message.id, properties, images, vectors, values.count, faults)
+    return DraftObject(path, message.id, properties, images, vectors, values.count, faults, references)
 
 
 class _Values:

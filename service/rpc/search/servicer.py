@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from service.core.pictures import NO_PICTURES, Pictures
 from service.core.projecting.projector import Projector
 from service.core.searching.reranking import RerankReport
 from service.core.searching.searcher import Searcher
@@ -15,10 +16,13 @@ from service.rpc.objects.messages import object_to_pb
 from service.rpc.search.projections import parse_projection, projection_to_pb
 from service.rpc.search.request import parse_search
 from service.rpc.shared.bounds import RequestLimits
+from service.rpc.shared.images import fetch_all_images
 from service.rpc.shared.requests import CallerKeys, embedder_to_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1 import search_service_pb2_grpc as pb_grpc
 
+WITH_IMAGES = ("near_image", "near_inputs", "hybrid")
+"""Queries that may have images."""
 HITS_AT_ONCE = 20
 """Hits that become messages before other calls have their turn."""
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -27,14 +31,25 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SearchServicer(pb_grpc.SearchServiceServicer):
     """Answers SearchService."""
 
-    def __init__(self, searcher: Searcher, projector: Projector, limits: RequestLimits, keys: CallerKeys) -> None:
+    def __init__(
+        self,
+        searcher: Searcher,
+        projector: Projector,
+        limits: RequestLimits,
+        keys: CallerKeys,
+        *,
+        pictures: Pictures = NO_PICTURES,
+    ) -> None:
         self._searcher = searcher
         self._projector = projector
         self._limits = limits
         self._keys = keys
+        self._pictures = pictures
 
     async def SearchObjects(self, request: pb.SearchObjectsRequest, context: Context) -> pb.SearchObjectsResponse:
         """Find objects."""
+        if request.WhichOneof("query") in WITH_IMAGES:
+            await fetch_all_images(self._pictures, request)
         result = await self._searcher.search(parse_search(request, self._limits), self._keys.of(context))
         embedders = [embedder_to_pb(each) for each in result.embedders]
         response = pb.SearchObjectsResponse(
@@ -52,6 +67,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
 
     async def ProjectObjects(self, request: pb.ProjectObjectsRequest, context: Context) -> pb.ProjectObjectsResponse:
         """Draw a map of a collection."""
+        await fetch_all_images(self._pictures, request)
         projection = parse_projection(request, self._limits)
         return await projection_to_pb(await self._projector.project(projection, self._keys.of(context)))
 

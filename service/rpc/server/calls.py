@@ -26,10 +26,11 @@ from opentelemetry.trace import Span, SpanKind
 
 from embedders.telemetry import tracing
 from embedders.telemetry.timing import CallTimes, begin_times, note_deadline
-from service.access import Authenticator, authorize, authorize_method, follow_alias
+from service.access import Authenticator, authorize, authorize_method, calling_account, follow_alias
 from service.error_table import log_failure, to_status
 from service.errors import MessageTooLarge, Overloaded
 from service.process.deadlines import Deadlines
+from service.process.holding import hold
 from service.process.log import log_call, new_request_id
 from service.process.metrics import IN_FLIGHT, note_call
 from service.process.server_timing import SERVER_TIMING, server_timing
@@ -44,8 +45,8 @@ RULED = "/vecgate.v1."
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 """Twice the largest request by default: what was stored with a few calls is read with as many."""
 MAX_CALLS_BYTES = 512 * 1024 * 1024
-"""Bytes that the requests and responses of all calls may hold before more calls are refused: eight of the largest
-responses. Requests that are still arriving do not count."""
+"""Bytes that the requests, the fetched images and the responses of all calls may hold before more calls and images are
+refused: eight of the largest responses. Requests that are still arriving do not count."""
 REQUEST_TIMEOUT_S = 60.0
 """Seconds in which a call's request must arrive."""
 READ_IN_THREAD_BYTES = 64 * 1024
@@ -67,10 +68,12 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 @dataclass(slots=True)
 class _Held:
-    """How much memory a call uses: the bytes of its request and of its response."""
+    """How much memory a call uses: the bytes of its request, of what is fetched for it, and of its response."""
 
     request_bytes: int = 0
+    fetched_bytes: int = 0
     response_bytes: int = 0
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,14 +265,27 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self.idle.clear()
 
         def end(_: Context) -> None:
+            held.ended = True
             self._in_flight -= 1
             self._bounded -= method.bounded
-            self._bytes -= held.request_bytes + held.response_bytes
+            self._bytes -= held.request_bytes + held.fetched_bytes + held.response_bytes
             IN_FLIGHT.dec()
             if not self._in_flight:
                 self.idle.set()
 
         context.add_done_callback(cast("Any", end))
+
+        def hold_more(size: int) -> None:
+            if held.ended:
+                # All that it held is given back already.
+                return
+            if size > 0:
+                self._check_bytes()
+                calling_account.get().receive(size)
+            held.fetched_bytes += size
+            self._bytes += size
+
+        hold.set(hold_more)
 
     async def _answer(self, method: _Method, context: Context, metadata: Metadata, held: _Held) -> bytes | None:
         """Return the response to a call as bytes; None if the method has written it.
@@ -322,12 +338,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     def _check_bounds(self) -> None:
-        most, most_bytes = self._settings.max_calls, MAX_CALLS_BYTES
+        most = self._settings.max_calls
         if self._bounded > most:
             raise Overloaded(f"the server is handling {most} calls, which is the most: try again later")
-        if self._bytes >= most_bytes:
+        self._check_bytes()
+
+    def _check_bytes(self) -> None:
+        if self._bytes >= MAX_CALLS_BYTES:
             raise Overloaded(
-                f"the calls in progress use {self._bytes} bytes, and the server takes no more calls at {most_bytes}: "
+                f"the calls in progress use {self._bytes} bytes, and the server takes no more at {MAX_CALLS_BYTES}: "
                 "try again later"
             )
 

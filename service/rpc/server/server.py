@@ -24,6 +24,7 @@ from service.core.objects.missing import MissingVectors
 from service.core.objects.objects import Objects
 from service.core.objects.updating import Updater
 from service.core.objects.writing import Settler, Writes
+from service.core.pictures import NO_PICTURES, Pictures
 from service.core.projecting.projector import Projector
 from service.core.reranker_pool import RerankerPool
 from service.core.searching.references import real_name
@@ -88,6 +89,7 @@ class GrpcServer:
         embedding: what all embedders have in common; by default the settings' own defaults.
         allow_caller_keys: whether calls may bring their own key for the NIM.
         chunk_objects: objects in one write to the store.
+        pictures: fetches images that calls or objects name by URI.
 
     Attributes:
         methods: what it answers, for other transports.
@@ -109,6 +111,7 @@ class GrpcServer:
         embedding: EmbedderSettings | None = None,
         allow_caller_keys: bool = False,
         chunk_objects: int = MAX_CHUNK_OBJECTS,
+        pictures: Pictures = NO_PICTURES,
     ) -> None:
         authenticator = authenticator or Authenticator(AuthSettings())
         self._settings = settings
@@ -130,18 +133,19 @@ class GrpcServer:
         self._projector = Projector(store, embedders, self._writes)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
-            EmbeddingServicer(embedders, rerankers, limits, _server_limits(settings, limits), keys), services
+            EmbeddingServicer(embedders, rerankers, limits, _server_limits(settings, limits), keys, pictures=pictures),
+            services,
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
             CollectionServicer(Collections(store, embedders), Aliases(store), Tenants(store), embedders, keys=keys),
             services,
         )
-        workers = _object_workers(store, embedders, self._writes, chunk_objects)
+        workers = _object_workers(store, embedders, self._writes, chunk_objects, pictures)
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(*workers, limits=limits, keys=keys, max_response_bytes=MAX_RESPONSE_BYTES), services
         )
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
-            SearchServicer(searcher, self._projector, limits, keys), services
+            SearchServicer(searcher, self._projector, limits, keys, pictures=pictures), services
         )
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(
             EvaluationServicer(Evaluator(store, embedders, rerankers), keys), services
@@ -196,13 +200,13 @@ class GrpcServer:
 
 
 def _object_workers(
-    store: Store, embedders: EmbedderPool, writes: Writes, chunk_objects: int
+    store: Store, embedders: EmbedderPool, writes: Writes, chunk_objects: int, pictures: Pictures
 ) -> tuple[Importer, Updater, Backfiller, Objects, MissingVectors]:
     """Return what works on objects, in the order of ObjectServicer's arguments."""
     return (
-        Importer(store, embedders, writes, max_chunk_objects=chunk_objects),
-        Updater(store, embedders, writes),
-        Backfiller(store, embedders, writes, page_size=chunk_objects),
+        Importer(store, embedders, writes, max_chunk_objects=chunk_objects, pictures=pictures),
+        Updater(store, embedders, writes, pictures=pictures),
+        Backfiller(store, embedders, writes, page_size=chunk_objects, pictures=pictures),
         Objects(store, embedders, writes),
         MissingVectors(store, page_size=chunk_objects),
     )

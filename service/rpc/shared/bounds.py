@@ -23,6 +23,8 @@ TEXT_BYTES = 1024 * 1024
 KEYWORDS_BYTES = 64 * 1024
 IMAGE_BYTES = 32 * 1024 * 1024
 """Bytes of an image to embed, as for texts."""
+URI_BYTES = 4 * 4096
+"""Bytes of a URI of an image. One within this bound that is longer than 4096 characters fails alone."""
 MAX_DIMENSION = 65_535
 """Weaviate's own bound."""
 
@@ -126,6 +128,7 @@ def string_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "Bm25.query": keywords,
         "Rerank.query": keywords,
         "Image.content": Bound(max(IMAGE_BYTES, limits.max_image_bytes), "IMAGE_TOO_LARGE"),
+        "Image.uri": Bound(URI_BYTES, "IMAGE_URI_NOT_ALLOWED"),
         "Vector.data": Bound(4 * MAX_DIMENSION, "INVALID_VECTOR"),
         "Collection.description": Bound(KEYWORDS_BYTES),
         "Property.description": Bound(4096),

@@ -238,6 +238,21 @@ TESTS = {
             "service.web.server.MAX_PIECES"
         ],
     },
+    "service.fetching.test_uris": {
+        "test_a_uri_has_so_many_characters_and_no_more": ["service.fetching.uris.MAX_URI_BYTES"],
+    },
+    "service.fetching.test_fetcher": {
+        "test_a_picture_at_the_bound_is_taken_and_no_more_than_that_of_a_larger_one": [
+            "service.fetching.fetcher.MAX_PICTURE_BYTES"
+        ],
+        "test_a_slow_body_is_given_up_in_time": ["service.fetching.fetcher.FETCH_TIMEOUT_S"],
+        "test_redirects_without_end_or_aim_are_given_up": ["service.fetching.fetcher.MAX_REDIRECTS"],
+        "test_no_more_pictures_are_fetched_at_once_than_the_bound": ["service.fetching.fetcher.MAX_FETCHES"],
+    },
+    "service.core.test_pictures": {
+        "test_pictures_that_are_fetched_together_have_a_bound": ["service.core.pictures.MAX_TOGETHER_BYTES"],
+        "test_pictures_are_embedded_in_parts_of_bounded_bytes": ["service.core.pictures.PART_BYTES"],
+    },
     "embedders.front.test_breaker": {
         "test_a_check_that_takes_too_long_is_a_failure": ["embedders.front.breaker.BreakerRules.check_timeout_s"],
         "test_it_opens_after_failures_in_a_row_and_then_fails_without_asking": [
@@ -424,6 +439,7 @@ TESTS = {
             "service.rpc.shared.bounds.TEXT_BYTES",
             "service.rpc.shared.bounds.KEYWORDS_BYTES",
             "service.rpc.shared.bounds.IMAGE_BYTES",
+            "service.rpc.shared.bounds.URI_BYTES",
             "service.rpc.shared.bounds.MAX_DIMENSION",
         ],
         "test_messages_may_be_a_hundred_levels_deep": ["service.rpc.server.wire.MAX_DEPTH"],
@@ -526,6 +542,8 @@ UNTESTED = {
     "embedders.front.cache.ENTRY_OVERHEAD_BYTES": "an estimate",
     "embedders.front.cache.HASH_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "embedders.nim.wire.WRITE_IN_THREAD_BYTES": "where the work is done, not how much of it",
+    "service.fetching.connecting.CONNECT_TIMEOUT_S": "the bound on the whole is tested, and no address here is silent",
+    "service.fetching.connecting.MAX_ORIGIN_CONNECTIONS": "the bound on all origins together is tested",
     "embedders.nim.wire.READ_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "embedders.nim.connection.MAX_REFUSAL_BYTES": "no caller sees it; a refusal's words are cut far below it",
     "embedders.nim.calls.MODELS_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
@@ -553,6 +571,7 @@ BOUND = re.compile(r"(^|_)(max|min)_|_bytes$|timeout_m?s$")
 PLACES = (
     "service/*.py",
     "service/core/**/*.py",
+    "service/fetching/*.py",
     "service/rpc/**/*.py",
     "service/web/*.py",
     "service/sources/*.py",

@@ -1,0 +1,193 @@
+"""Pictures by reference: fetched a few at a time, and counted as long as they are held."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from embedders.contract import InputLimits
+from embedders.errors import ImageTooLarge
+from service.core.objects.checks import DraftObject
+from service.errors import (
+    ImageNotServed,
+    ImageUnreachable,
+    ImageUriNotAllowed,
+    InvalidRequest,
+    ServiceError,
+    Violation,
+    rejection,
+)
+from service.process.holding import hold
+
+MAX_TOGETHER_BYTES = 128 * 1024 * 1024
+"""Bytes of the fetched pictures of one object, of one EmbedInputs call, or of one search."""
+PART = 64
+"""Pictures that are embedded together: what a NIM takes at once."""
+PART_BYTES = 64 * 1024 * 1024
+"""Bytes of pictures at which a part is embedded before more are fetched."""
+AT_ONCE = 16
+"""Pictures of one part that are fetched at the same time, and objects of an import that wait for theirs."""
+
+Fault = ImageUriNotAllowed | ImageNotServed | ImageUnreachable | ImageTooLarge
+FAULTS = (ImageUriNotAllowed, ImageNotServed, ImageUnreachable, ImageTooLarge)
+Fetched = bytes | Fault
+"""A picture, or why there is none."""
+
+
+class Source(Protocol):
+    """Where pictures come from."""
+
+    async def fetch(self, uri: str, *, max_bytes: int, count: Callable[[int], None] | None = None) -> bytes:
+        """Return the bytes that a URI leads to.
+
+        Raises:
+            Fault: there are none.
+        """
+        ...
+
+
+class Pictures:
+    """Fetches the pictures that calls name.
+
+    Args:
+        source: where they come from; without one every URI is refused.
+        max_image_bytes: the most bytes of one.
+    """
+
+    def __init__(self, source: Source | None = None, *, max_image_bytes: int = InputLimits().max_image_bytes) -> None:
+        self._source = source
+        self._max_image_bytes = max_image_bytes
+
+    async def fetch(self, uris: Mapping[str, str]) -> dict[str, Fetched]:
+        """Return pictures, which count to what the call holds until it ends.
+
+        Args:
+            uris: by path in the request.
+
+        Raises:
+            Overloaded: the calls of the server hold as much as they may.
+        """
+        left, add = MAX_TOGETHER_BYTES, hold.get()
+
+        def count(size: int) -> None:
+            nonlocal left
+            if size > left:
+                raise ImageTooLarge(
+                    f"the images that are fetched together have more than {MAX_TOGETHER_BYTES} bytes; name fewer of "
+                    "them in one call or object"
+                )
+            add(size)
+            left -= size
+
+        return await self._all(uris, count)
+
+    async def in_parts(self, uris: Mapping[str, str]) -> AsyncIterator[dict[str, Fetched]]:
+        """Yield pictures in parts, each of which is held until the next one is asked for.
+
+        Args:
+            uris: by path in the request.
+
+        Raises:
+            Overloaded: the calls of the server hold as much as they may.
+        """
+        add, paths = hold.get(), list(uris)
+        part: dict[str, Fetched] = {}
+        size = 0
+        for start in range(0, len(paths), AT_ONCE):
+            part |= await self._all({each: uris[each] for each in paths[start : start + AT_ONCE]}, add)
+            size = sum(len(each) for each in part.values() if isinstance(each, bytes))
+            if len(part) >= PART or size >= PART_BYTES or start + AT_ONCE >= len(paths):
+                yield part
+                add(-size)
+                part = {}
+
+    async def filled(self, drafts: Iterable[DraftObject]) -> AsyncGenerator[DraftObject, None]:
+        """Yield objects in order, with the images that they name by URI; a few objects are fetched ahead.
+
+        A caller that does not read it to its end closes it, which ends what is fetched ahead.
+        """
+        ahead: deque[asyncio.Task[DraftObject]] = deque()
+        try:
+            for draft in drafts:
+                if not (draft.references or ahead):
+                    yield draft
+                    continue
+                ahead.append(asyncio.create_task(self.fill(draft)))
+                if len(ahead) >= AT_ONCE:
+                    yield await ahead.popleft()
+            while ahead:
+                yield await ahead.popleft()
+        finally:
+            for each in ahead:
+                each.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    async def fill(self, draft: DraftObject) -> DraftObject:
+        """Return an object with the images that it names by URI.
+
+        Raises:
+            Overloaded: the calls of the server hold as much as they may.
+        """
+        if not draft.references or draft.faults:
+            return draft
+        fetched = await self.fetch(draft.references)
+        images = {name: each for name, each in fetched.items() if isinstance(each, bytes)}
+        faults: list[Violation] = []
+        error: ServiceError | None = None
+        for name, each in fetched.items():
+            if not isinstance(each, bytes):
+                found = fault_at(each, f'{draft.path}.images["{name}"].uri')
+                if isinstance(found, InvalidRequest):
+                    faults += found.violations
+                else:
+                    error = found
+        return replace(
+            draft,
+            images={**draft.images, **images},
+            fetched=sum(map(len, images.values())),
+            faults=faults,
+            error=None if faults else error,
+        )
+
+    async def _all(self, uris: Mapping[str, str], count: Callable[[int], None]) -> dict[str, Fetched]:
+        """Return pictures; what is raised ends all fetches."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {path: group.create_task(self._one(uri, count)) for path, uri in uris.items()}
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return {path: task.result() for path, task in tasks.items()}
+
+    async def _one(self, uri: str, count: Callable[[int], None]) -> Fetched:
+        if self._source is None:
+            return ImageUriNotAllowed(
+                "this server fetches no images; send their bytes, or ask its operator to list the origin"
+            )
+        held = 0
+
+        def note(size: int) -> None:
+            nonlocal held
+            count(size)
+            held += size
+
+        try:
+            return await self._source.fetch(uri, max_bytes=self._max_image_bytes, count=note)
+        except FAULTS as error:
+            count(-held)
+            # Without the frames, which hold what has arrived.
+            return error.with_traceback(None)
+
+
+def fault_at(fault: Fault, field: str) -> ServiceError:
+    """Return why there is no picture, as the error of the field that names it."""
+    match fault:
+        case ImageTooLarge():
+            return rejection(fault, field)
+        case ImageUriNotAllowed():
+            return InvalidRequest([Violation(field, str(fault), "IMAGE_URI_NOT_ALLOWED")])
+    return type(fault)(f"{field}: {fault}")
+
+
+NO_PICTURES = Pictures()
+"""Fetches nothing."""
