@@ -66,7 +66,7 @@ def read(entry: Entry, part: str, columns: Sequence[str] | None) -> Iterator[lis
     found = _PART.fullmatch(part)
     if found is None:
         raise InvalidSource(entry.location, f"{part!r} is not a range of row groups")
-    with _opened(entry) as file:
+    with _opened(entry, for_rows=True) as file:
         number = sum(_group(file, each).num_rows for each in range(int(found[1])))
         for at in range(int(found[1]), int(found[2]) + 1):
             group = _group(file, at)
@@ -84,25 +84,40 @@ def read(entry: Entry, part: str, columns: Sequence[str] | None) -> Iterator[lis
 
 
 @contextmanager
-def _opened(entry: Entry) -> Iterator[pq.ParquetFile]:
+def _opened(entry: Entry, *, for_rows: bool = False) -> Iterator[pq.ParquetFile]:
+    options: dict[str, Any] = {
+        # A column chunk may be larger than memory: it is read in pieces, none ahead.
+        "pre_buffer": False,
+        "buffer_size": 2**20,
+        # As Spark and Impala write times.
+        "coerce_int96_timestamp_unit": "us",
+        "thrift_string_size_limit": MAX_FOOTER_TEXT_BYTES,
+        "thrift_container_size_limit": MAX_FOOTER_VALUES,
+    }
     with open_file(entry) as raw:
         try:
-            file = pq.ParquetFile(
-                raw,
-                # A column chunk may be larger than memory: it is read in pieces, none ahead.
-                pre_buffer=False,
-                buffer_size=2**20,
-                # As Spark and Impala write times.
-                coerce_int96_timestamp_unit="us",
-                thrift_string_size_limit=MAX_FOOTER_TEXT_BYTES,
-                thrift_container_size_limit=MAX_FOOTER_VALUES,
-            )
+            file = pq.ParquetFile(raw, **options)
+            if for_rows:
+                # One picture may stand for a million rows, which would be as many copies of it.
+                columns = _dictionaries(file)
+                file = pq.ParquetFile(raw, metadata=file.metadata, read_dictionary=columns, **options)
         except (pa.ArrowException, OSError) as error:
             raise InvalidSource(entry.location, f"it is not Parquet, or damaged: {_first_line(error)}") from error
         twice = {each for each in file.schema_arrow.names if file.schema_arrow.names.count(each) > 1}
         if twice:
             raise InvalidSource(entry.location, f"it has two columns of the name {min(twice)!r}")
         yield file
+
+
+def _dictionaries(file: pq.ParquetFile) -> list[str]:
+    """Return the columns of bytes and texts that have a dictionary, by their paths; not those in lists."""
+    found = set()
+    for group in range(file.metadata.num_row_groups):
+        for at, column in enumerate(file.schema):
+            chunk = _group(file, group).column(at)
+            if column.max_repetition_level == 0 and chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page:
+                found.add(chunk.path_in_schema)
+    return sorted(found)
 
 
 def _group(file: pq.ParquetFile, at: int) -> Any:
@@ -129,15 +144,28 @@ class _Unreadable(str):
 
 
 def _values(column: pa.Array) -> list[Any]:
+    """Return the values of a column; rows with one entry of a dictionary share its value."""
     if (exact := _in_microseconds(column.type)) != column.type:
         column = column.cast(exact, safe=False)
     if pa.types.is_dictionary(column.type):
         words = _values(column.dictionary)
         return [None if each is None else words[each] for each in column.indices.to_pylist()]
+    if pa.types.is_struct(column.type):
+        names = [each.name for each in column.type]
+        fields = zip(*map(_values, column.flatten()), strict=True) if names else [()] * len(column)
+        return [
+            None if null else _struct(names, values)
+            for null, values in zip(column.is_null().to_pylist(), fields, strict=True)
+        ]
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError):  # such as the year 20000, or a text that is not UTF-8
         return [_value(each) for each in column]
+
+
+def _struct(names: list[str], values: tuple[Any, ...]) -> Any:
+    unreadable = (each for each in values if isinstance(each, _Unreadable))
+    return next(unreadable, None) or dict(zip(names, values, strict=True))
 
 
 def _value(scalar: pa.Scalar) -> Any:

@@ -250,6 +250,20 @@ def test_a_batch_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert max(sizes) <= 3
 
 
+def test_a_picture_that_stands_for_many_rows_is_in_memory_once(tmp_path: Path) -> None:
+    picture = b"x" * 100_000
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    inner = pa.array([{"bytes": picture, "path": None}] * 899 + [None], kind)
+    found = write(tmp_path, {"plain": [picture] * 900, "inner": inner, "n": list(range(900))})
+
+    (batch,) = [batch for fragment in found for batch in read(fragment)]
+
+    assert {id(row.values["plain"]) for row in batch} == {id(batch[0].values["plain"])}
+    assert len({id(row.values["inner"]["bytes"]) for row in batch[:-1]}) == 1
+    assert batch[0].values == {"plain": picture, "inner": {"bytes": picture, "path": None}, "n": 0}
+    assert batch[-1].values["inner"] is None
+
+
 def test_a_file_that_has_changed_is_another_fragment_and_is_not_read_as_the_old_one(tmp_path: Path) -> None:
     (before,) = write(tmp_path, {"a": [1]})
     (after,) = write(tmp_path, {"a": [1, 2]})
