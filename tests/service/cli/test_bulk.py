@@ -1,0 +1,64 @@
+"""`vecgate bulk`: what is wrong with a command is told before anything runs, and the result in numbers."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service.bulk.accounts import Progress
+from service.bulk.job import Result
+from service.bulk.ledger import Totals
+from service.bulk.reconciling import InCollection, Reconciliation
+from service.cli import app
+from service.cli.bulk import show_result, told_progress
+
+
+def test_a_mapping_of_another_form_is_wrong_use(tmp_path: Path):
+    done = CliRunner().invoke(app, ["bulk", str(tmp_path), "--collection", "Photos", "--column", "image"])
+
+    assert done.exit_code == 2
+    assert "--column image: must have the form COLUMN=PROPERTY" in done.stderr
+
+
+def test_an_input_that_is_not_there_is_wrong_use_and_leaves_no_ledger(tmp_path: Path):
+    ledger = tmp_path / "ledger"
+
+    done = CliRunner().invoke(
+        app, ["bulk", str(tmp_path / "none.parquet"), "--collection", "Photos", "--ledger", str(ledger)]
+    )
+
+    assert done.exit_code == 2
+    assert "there is no such file" in done.stderr
+    assert not ledger.exists()
+
+
+def test_only_output_without_an_output_is_wrong_use(tmp_path: Path):
+    done = CliRunner().invoke(app, ["bulk", str(tmp_path), "--collection", "Photos", "--only-output"])
+
+    assert done.exit_code == 2
+    assert "--only-output needs --output" in done.stderr
+
+
+def test_the_result_tells_where_each_row_went(capsys: pytest.CaptureFixture[str]):
+    totals = Totals(fragments=2, rows=10, rejected={"IMAGE_TOO_LARGE": 2}, distinct=7)
+    within = InCollection(before=0, counted=7, sampled=7, absent=0, mended=0, unfound=0)
+    progress = Progress(2, fragments=2, rows=10, stored=8, seconds={"read": 1, "decode": 1, "embed": 6, "write": 2})
+
+    show_result(Result(3, 1, progress, Reconciliation(totals, within, None)))
+
+    told = capsys.readouterr().out
+    assert "10 rows in = 7 stored + 2 rejected + 1 duplicates" in told
+    assert "rejected as IMAGE_TOO_LARGE: 2" in told
+    assert "working time: read 10%, decode 10%, embed 60%, write 20%" in told
+    assert "1 of 3 fragments were done before" in told
+
+
+def test_progress_tells_rate_shares_and_what_is_rejected():
+    progress = Progress(4, fragments=1, rows=500, rejected=Counter({"IMAGE_UNDECODABLE": 3}))
+
+    told = told_progress(progress)
+
+    assert told.startswith("500 rows, ")
+    assert " left, read 0%" in told
+    assert told.endswith("IMAGE_UNDECODABLE 3")
