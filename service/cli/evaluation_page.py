@@ -33,7 +33,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .8rem .25rem 0; text-align: left; }
 th { border-bottom: 1px solid #999; } .number { font-variant-numeric: tabular-nums; }
 .finding { border-left: 4px solid #c60; padding: .2rem .8rem; margin: .6rem 0; background: #fff6ec; }
-.query { border-top: 1px solid #ddd; padding: .6rem 0; } .hits { display: flex; gap: .4rem; align-items: center; }
+.query { border-top: 1px solid #ddd; padding: .6rem 0; }
+.hits { display: flex; gap: .4rem; align-items: center; margin: .4rem 0; }
 .hits img { max-height: 96px; } .right { outline: 3px solid #2a2; } .name { width: 12rem; flex: none; }
 svg text { font: 13px system-ui, sans-serif; fill: #222; } small { color: #666; }
 """

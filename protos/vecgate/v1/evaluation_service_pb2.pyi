@@ -112,6 +112,12 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     """Several objects have the same vector."""
     FINDING_KIND_WRONG_LENGTH: _FindingKind.ValueType  # 9
     """Vectors have another number of values than the queries."""
+    FINDING_KIND_NOT_UNIT_LENGTH: _FindingKind.ValueType  # 10
+    """Vectors have not unit length, on which the distance depends."""
+    FINDING_KIND_HUBS: _FindingKind.ValueType  # 11
+    """Objects are among the nearest of very many queries."""
+    FINDING_KIND_GAP: _FindingKind.ValueType  # 12
+    """The queries lie apart from the objects."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
     """FindingKind is a kind of EvaluationFinding."""
@@ -136,6 +142,12 @@ FINDING_KIND_VECTORS_DOUBLED: FindingKind.ValueType  # 8
 """Several objects have the same vector."""
 FINDING_KIND_WRONG_LENGTH: FindingKind.ValueType  # 9
 """Vectors have another number of values than the queries."""
+FINDING_KIND_NOT_UNIT_LENGTH: FindingKind.ValueType  # 10
+"""Vectors have not unit length, on which the distance depends."""
+FINDING_KIND_HUBS: FindingKind.ValueType  # 11
+"""Objects are among the nearest of very many queries."""
+FINDING_KIND_GAP: FindingKind.ValueType  # 12
+"""The queries lie apart from the objects."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final
@@ -824,6 +836,9 @@ class VectorCounts(_message.Message):
     ZERO_FIELD_NUMBER: _builtins.int
     OTHER_LENGTH_FIELD_NUMBER: _builtins.int
     DOUBLED_FIELD_NUMBER: _builtins.int
+    OFF_LENGTH_FIELD_NUMBER: _builtins.int
+    HUBS_FIELD_NUMBER: _builtins.int
+    QUERY_GAP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The named vector."""
     objects: _builtins.int
@@ -836,6 +851,15 @@ class VectorCounts(_message.Message):
     """Those in which it has another number of values than the queries."""
     doubled: _builtins.int
     """Those that share it with another object."""
+    off_length: _builtins.int
+    """Those in which it has not unit length."""
+    hubs: _builtins.int
+    """Those that are among the nearest of more than 5 % of the queries, and ten times as often as if all were so equally often."""
+    query_gap: _builtins.float
+    """How far the centre of the queries' vectors is from that of the objects', all scaled to unit length. In models that read texts and
+    images, texts lie apart from images; so distances of searches by text and by image cannot be compared. Unset where the queries are
+    the vectors of objects.
+    """
     def __init__(
         self,
         *,
@@ -845,12 +869,17 @@ class VectorCounts(_message.Message):
         zero: _builtins.int = ...,
         other_length: _builtins.int = ...,
         doubled: _builtins.int = ...,
+        off_length: _builtins.int = ...,
+        hubs: _builtins.int = ...,
+        query_gap: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_query_gap", b"_query_gap", "query_gap", b"query_gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubled", b"doubled", "missing", b"missing", "name", b"name", "objects", b"objects", "other_length", b"other_length", "zero", b"zero"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_query_gap", b"_query_gap", "doubled", b"doubled", "hubs", b"hubs", "missing", b"missing", "name", b"name", "objects", b"objects", "off_length", b"off_length", "other_length", b"other_length", "query_gap", b"query_gap", "zero", b"zero"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__query_gap: _TypeAlias = _typing.Literal["query_gap"]  # noqa: Y015
+    _WhichOneofArgType__query_gap: _TypeAlias = _typing.Literal["_query_gap", b"_query_gap"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__query_gap) -> _WhichOneofReturnType__query_gap | None: ...
 
 Global___VectorCounts: _TypeAlias = VectorCounts  # noqa: Y015
 

@@ -136,7 +136,12 @@ class _Course:
             *self._caption_findings(each_once),
             *(finding for each in results for finding in findings_of_system(each, objects, wishes.limit)),
             *findings_of_comparisons(comparisons, wishes.systems[0].name),
-            *(finding for name, each in self._truth.counts.items() for finding in findings_of_counts(name, each)),
+            *(
+                finding
+                for each in each_once
+                if each.name in self._truth.counts
+                for finding in findings_of_counts(each, self._truth.counts[each.name])
+            ),
         ]
         return Evaluation(
             queries=len(queries.queries),

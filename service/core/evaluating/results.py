@@ -10,7 +10,10 @@ from service.core.evaluating.queries import Query
 from service.core.evaluating.statistics import Difference, Estimate
 from service.core.evaluating.suggesting import AlphaSuggestion, EfSuggestion
 from service.core.evaluating.truth import VectorCounts
-from service.domain import NamedVector, System
+from service.domain import Distance, NamedVector, System
+
+WIDE_GAP = 0.5
+"""Centres that are farther apart are named: those of texts and of pictures are, in most models that read both."""
 
 GOOD_RECALL = 0.95
 """An index that surely finds less is named."""
@@ -28,6 +31,9 @@ class FindingKind(Enum):
     VECTORS_ZERO = 7
     VECTORS_DOUBLED = 8
     WRONG_LENGTH = 9
+    NOT_UNIT_LENGTH = 10
+    HUBS = 11
+    GAP = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +171,10 @@ def findings_of_comparisons(comparisons: Sequence[Comparison], first: str) -> li
     return found
 
 
-def findings_of_counts(name: str, counts: VectorCounts) -> list[Finding]:
+def findings_of_counts(vector: NamedVector, counts: VectorCounts) -> list[Finding]:
     """Return what is wrong with the vectors of a named vector."""
+    # Only then do embedders make unit vectors, and does the distance depend on it.
+    lengths_count = vector.space is not None and not vector.native and vector.distance is not Distance.COSINE
     words = {
         FindingKind.VECTORS_MISSING: (
             counts.missing,
@@ -184,9 +192,25 @@ def findings_of_counts(name: str, counts: VectorCounts) -> list[Finding]:
             counts.doubled,
             "share it with another object: they have the same content, or their embedder does not tell them apart",
         ),
+        FindingKind.NOT_UNIT_LENGTH: (
+            counts.off_length if lengths_count else 0,
+            "have no unit length in it, on which the distance depends; import them again without vectors",
+        ),
+        FindingKind.HUBS: (
+            counts.hubs,
+            "are among the nearest of very many queries, before others; if they are of no use, delete them, or rerank",
+        ),
     }
-    return [
-        Finding(kind, "", f"vector {name!r}: {count} of {counts.objects} objects {what}")
+    found = [
+        Finding(kind, "", f"vector {vector.name!r}: {count} of {counts.objects} objects {what}")
         for kind, (count, what) in words.items()
         if count
     ]
+    if counts.gap is not None and counts.gap > WIDE_GAP:
+        message = (
+            f"vector {vector.name!r}: the queries lie apart from the objects (the distance of their centres is "
+            f"{counts.gap:.2f}); choose the certainty or distance of such searches by these, not by searches near "
+            "objects"
+        )
+        found.append(Finding(FindingKind.GAP, "", message))
+    return found

@@ -96,8 +96,14 @@ def best_alpha(values: NDArray[np.float64]) -> AlphaSuggestion:
     judged = np.zeros(count)
     for fold in range(int(folds.max()) + 1):
         others = values[:, folds != fold]
-        best = int(others.mean(axis=1).argmax()) if others.shape[1] else 0
+        best = _best(others.mean(axis=1)) if others.shape[1] else 0
         judged[folds == fold] = values[best, folds == fold]
     means = values.mean(axis=1)
     tried = [(alpha, float(mean)) for alpha, mean in zip(ALPHAS, means, strict=True)]
-    return AlphaSuggestion(ALPHAS[int(means.argmax())], estimate(judged), tried)
+    return AlphaSuggestion(ALPHAS[_best(means)], estimate(judged), tried)
+
+
+def _best(means: Values) -> int:
+    """Return the place of the largest mean; of several that are as large the one in the middle."""
+    largest = np.flatnonzero(means >= means.max() - 1e-9)
+    return int(largest[len(largest) // 2])

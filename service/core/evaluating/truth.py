@@ -2,6 +2,7 @@
 
 import asyncio
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -17,6 +18,12 @@ from service.core.evaluating.task import Stage, Task
 from service.domain import NamedVector, ReturnFields, StoredObject
 from service.store.base import Store
 
+MAX_LENGTH_ERROR = 0.01
+"""By how much a vector's length may differ from 1."""
+
+HUB_SHARE, HUB_TIMES = 0.05, 10
+"""A hub is among the nearest of more than 5 % of the queries, and ten times as often as if all were it equally."""
+
 READ_AT_ONCE = 50
 """Objects whose vectors are read at a time."""
 
@@ -31,6 +38,10 @@ class VectorCounts:
         zero: those in which all its values are zero, which has no direction.
         other_length: those in which it has another number of values than the queries' vectors.
         doubled: those whose vector another object has, too.
+        off_length: those whose vector has not unit length.
+        hubs: those that are among the nearest of so many queries that they stand in the way of others.
+        gap: how far the centre of the queries' vectors is from that of the objects', all scaled to unit length; None
+            where the queries are such vectors themselves.
     """
 
     objects: int = 0
@@ -38,6 +49,10 @@ class VectorCounts:
     zero: int = 0
     other_length: int = 0
     doubled: int = 0
+    off_length: int = 0
+    hubs: int = 0
+    gap: float | None = None
+    _centre: Vector | None = None
     _hashes: "array[int]" = field(default_factory=lambda: array("q"))
 
     def add(self, page: Sequence[StoredObject], name: str, dimension: int) -> None:
@@ -53,11 +68,28 @@ class VectorCounts:
                 self.zero += 1
             else:
                 self._hashes.append(hash(vector.tobytes()))
+        _, rows = rows_of(page, name, dimension)
+        lengths = np.linalg.norm(rows, axis=1)
+        self.off_length += int((np.abs(lengths - 1) > MAX_LENGTH_ERROR).sum())
+        total = (rows / lengths[:, None]).sum(axis=0)
+        self._centre = total if self._centre is None else self._centre + total
 
-    def end(self) -> None:
-        """Count the doubled ones, after the last page."""
+    def end(self, nearest: Nearest, queries: Vector | None) -> None:
+        """Count what only all of them show, after the last page.
+
+        Args:
+            nearest: the nearest objects of all queries.
+            queries: float32, shape (queries, dimension): their vectors if they were embedded, otherwise None.
+        """
         _, counts = np.unique(np.frombuffer(self._hashes, np.int64), return_counts=True)
         self.doubled = int(counts[counts > 1].sum())
+        count, limit = nearest.ids.shape
+        often = Counter(id_ for row in nearest.ids for id_ in row if id_ is not None)
+        fair = count * limit / max(1, len(self._hashes))
+        self.hubs = sum(each > max(HUB_SHARE * count, HUB_TIMES * fair) for each in often.values())
+        if queries is not None and self._centre is not None and len(self._hashes):
+            scaled = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+            self.gap = float(np.linalg.norm(scaled.mean(axis=0) - self._centre / len(self._hashes)))
 
 
 class IndexTruth:
@@ -96,8 +128,9 @@ class IndexTruth:
             await asyncio.to_thread(self._add, page, queries.vectors)
             done += len(page)
             await self._task.tell(Stage.READING, done, max(done, total))
-        for counts in self.counts.values():
-            counts.end()
+        for name, counts in self.counts.items():
+            embedded = None if queries.by_objects else queries.vectors[name]
+            await asyncio.to_thread(counts.end, self._nearest[name], embedded)
 
     def _add(self, page: Sequence[StoredObject], queries: Mapping[str, Vector]) -> None:
         for name, nearest in self._nearest.items():
@@ -118,16 +151,26 @@ class IndexTruth:
         Raises:
             StoreUnavailable: the store failed.
         """
-        nearest, name = self._nearest[run.target.name], run.target.name
-        true = [{id_ for id_ in nearest.ids[row] if id_ is not None} for row in run.rows]
-        others = [[id_ for id_ in ids if id_ not in near] for ids, near in zip(run.ids, true, strict=True)]
-        vectors = await self._vectors(name, list({id_ for ids in others for id_ in ids}))
+        # Of the most queries and hits, each of these takes more than the event loop may be kept.
+        others = await asyncio.to_thread(self._others, run)
+        vectors = await self._vectors(run.target.name, list({id_ for ids in others for id_ in ids}))
+        return await asyncio.to_thread(self._shares, run, others, vectors)
+
+    def _others(self, run: Run) -> list[list[UUID]]:
+        """Return for each query what it found beside the nearest objects."""
+        nearest = self._nearest[run.target.name].ids
+        true = [set(nearest[row]) for row in run.rows]
+        return [[id_ for id_ in ids if id_ not in near] for ids, near in zip(run.ids, true, strict=True)]
+
+    def _shares(self, run: Run, others: Sequence[Sequence[UUID]], vectors: Mapping[UUID, Vector]) -> Values:
+        nearest = self._nearest[run.target.name]
         values = np.ones(len(run.rows))
         for place, row in enumerate(run.rows):
-            if true[place]:
+            wanted = int(np.isfinite(nearest.distances[row]).sum())
+            if wanted:
                 right = len(run.ids[place]) - len(others[place])
                 right += sum(nearest.within(row, vectors[id_]) for id_ in others[place] if id_ in vectors)
-                values[place] = min(1.0, right / len(true[place]))
+                values[place] = min(1.0, right / wanted)
         return values
 
     async def _vectors(self, name: str, ids: Sequence[UUID]) -> dict[UUID, Vector]:

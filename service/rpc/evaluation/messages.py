@@ -51,6 +51,9 @@ def evaluation_to_pb(found: Evaluation) -> pb.Evaluation:
             zero=counts.zero,
             other_length=counts.other_length,
             doubled=counts.doubled,
+            off_length=counts.off_length,
+            hubs=counts.hubs,
+            query_gap=counts.gap,
         )
     for finding in found.findings:
         kind = pb.FindingKind.Value(f"FINDING_KIND_{finding.kind.name}")

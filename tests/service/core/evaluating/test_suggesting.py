@@ -53,6 +53,7 @@ def test_the_best_alpha_is_judged_by_queries_that_did_not_choose_it() -> None:
     found, chance = best_alpha(values), best_alpha(nothing)
 
     assert abs(found.alpha - 0.7) < 0.11
+    assert best_alpha(np.ones((len(ALPHAS), 50))).alpha == 0.5
     assert abs(found.value.mean - 1) < 0.03
     # The best of eleven equal ones looks better than it is, and cross-validation shows that it is not.
     assert max(mean for _, mean in chance.tried) > 0.52

@@ -54,7 +54,7 @@ def kinds(found: pb.Evaluation) -> list[tuple[str, str]]:
 
 async def crowd(wire: Wire, vectors: Sequence[str] = ("default",), count: int = 40, **vector: object) -> list[UUID]:
     """Store objects whose vectors are those of their titles, in the named vector `default` and in others."""
-    await wire.create_pictures(index=HNSW, **vector)
+    await wire.create_pictures(**{"index": HNSW, **vector})
     ids = [UUID(int=number + 1) for number in range(count)]
     within = wire.store._objects.setdefault("Pictures", {})
     for id_, title in zip(ids, TITLES, strict=False):
@@ -192,6 +192,28 @@ async def test_counts_tell_of_missing_and_doubled_vectors(wire: Wire) -> None:
     (counts,) = found.vectors
     assert (counts.objects, counts.missing, counts.zero, counts.doubled) == (40, 1, 1, 2)
     assert kinds(found) == [("VECTORS_MISSING", ""), ("VECTORS_ZERO", ""), ("VECTORS_DOUBLED", "")]
+
+
+async def test_hubs_vectors_of_other_lengths_and_queries_that_lie_apart_are_named(wire: Wire) -> None:
+    ids = await crowd(wire, index={"distance": 3})
+    within, random = wire.store._objects["Pictures"], np.random.default_rng(1)
+    scattered = random.standard_normal((40, 8)).astype(np.float32)
+    scattered[:, 0] = 0
+    scattered /= np.linalg.norm(scattered, axis=1, keepdims=True)
+    for id_, vector in zip(ids, scattered, strict=True):
+        within[id_].vectors = {"default": vector}
+    within[ids[0]].vectors = {"default": np.full(8, 0.5, np.float32)}
+    # All queries are alike, and so one object is the nearest of all.
+    wire.embedder._known = {title: [1.0] + [0.01] * 7 for title in TITLES}
+
+    near = await evaluate(wire, objects={}, limit=1)
+    apart = await evaluate(wire, captions={"property": "title"}, limit=1)
+
+    assert (near.vectors[0].off_length, near.vectors[0].hubs, apart.vectors[0].hubs) == (1, 0, 1)
+    assert kinds(near) == [("NOT_UNIT_LENGTH", "")]
+    assert not near.vectors[0].HasField("query_gap")
+    assert 0.9 < apart.vectors[0].query_gap < 1.1
+    assert {("HUBS", ""), ("GAP", "")} < set(kinds(apart))
 
 
 async def ef_now(wire: Wire) -> int:

@@ -459,6 +459,9 @@ TESTS = {
             "service.rpc.evaluation.request.MAX_HITS",
             "service.core.evaluating.suggesting.MAX_EF",
         ],
+        "test_hubs_vectors_of_other_lengths_and_queries_that_lie_apart_are_named": [
+            "service.core.evaluating.truth.MAX_LENGTH_ERROR"
+        ],
         "test_long_words_of_a_query_are_cut_in_the_result": ["service.rpc.evaluation.messages.MAX_TEXT_CHARS"],
     },
     "service.core.evaluating.test_exact": {
