@@ -8,10 +8,10 @@ from google.protobuf import descriptor_database, descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, ServiceDescriptor
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
-from service.rpc.server.standard_services import ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH
+from service.rpc.server.standard_services import ADMIN, COLLECTION, EMBEDDING, EVALUATION, OBJECT, SEARCH
 from tests.service.conftest import Wire
 
-SERVICES = (ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH)
+SERVICES = (ADMIN, COLLECTION, EMBEDDING, EVALUATION, OBJECT, SEARCH)
 HEALTH = "grpc.health.v1.Health"
 NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
