@@ -132,17 +132,6 @@ class _Course:
         # Resampling takes tenths of a second.
         results = await asyncio.to_thread(_results, runs, values)
         comparisons = await asyncio.to_thread(_comparisons, wishes.systems, values)
-        findings = [
-            *self._caption_findings(each_once),
-            *(finding for each in results for finding in findings_of_system(each, objects, wishes.limit)),
-            *findings_of_comparisons(comparisons, wishes.systems[0].name),
-            *(
-                finding
-                for each in each_once
-                if each.name in self._truth.counts
-                for finding in findings_of_counts(each, self._truth.counts[each.name])
-            ),
-        ]
         return Evaluation(
             queries=len(queries.queries),
             objects=objects,
@@ -152,7 +141,7 @@ class _Course:
             comparisons=comparisons,
             shown=_shown(runs, [each.get(main) for each in values], queries),
             counts=self._truth.counts,
-            findings=findings,
+            findings=self._findings(each_once, results, comparisons, objects),
             ef=ef,
             alpha=alpha,
             embedded=queries.embedded,
@@ -160,6 +149,27 @@ class _Course:
             searches=self._searches,
             seconds=time.perf_counter() - begun,
         )
+
+    def _findings(
+        self,
+        targets: Sequence[NamedVector],
+        results: Sequence[SystemResult],
+        comparisons: Sequence[Comparison],
+        objects: int,
+    ) -> list[Finding]:
+        """Return what to look at: of the queries, the systems, their differences, and the vectors."""
+        wishes, counts = self._wishes, self._truth.counts
+        return [
+            *self._caption_findings(targets),
+            *(finding for each in results for finding in findings_of_system(each, objects, wishes.limit)),
+            *findings_of_comparisons(comparisons, wishes.systems[0].name),
+            *(
+                finding
+                for each in targets
+                if each.name in counts
+                for finding in findings_of_counts(each, counts[each.name])
+            ),
+        ]
 
     def _check_size(self, objects: int) -> None:
         most = self._wishes.max_objects
