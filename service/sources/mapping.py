@@ -29,6 +29,8 @@ ID, TENANT = "id", "tenant"
 """What a column may become beside a property and a vector."""
 IMAGE = "image"
 """The property that the only column of pictures becomes when a collection is made for a source."""
+VECTOR_PREFIX = "vector_"
+"""Of a column of vectors that has the name of a property, as bulk jobs write it."""
 VECTOR_TYPES = frozenset({DataType.NUMBER_ARRAY, DataType.INT_ARRAY})
 
 
@@ -120,7 +122,7 @@ class Mapping:
             if path == only and path not in self.columns and IMAGE not in self.columns.values():
                 target = IMAGE
             made = _property(column, target)
-            if made is None or column.space or target in {"", ID, *self.spaces}:
+            if made is None or column.space or target in {"", ID, *self.spaces} or (path == ID and schema.from_bulk):
                 continue
             if path == only or (target == IMAGE and column.type is DataType.TEXT):
                 made = replace(made, data_type=DataType.BLOB)
@@ -291,18 +293,23 @@ class _Binding:
 
     def _match(self, column: Column) -> None:
         """Take a column that nobody mapped, if its name says what it is."""
+        if column.name == ID and self.schema.from_bulk and ID not in self.keys:
+            self._take_key(column.name, column, ID)
+            return
         taken = {each.name for each in self.properties.values()} | set(self.images.values())
         for name in dict.fromkeys((column.name, property_name(column.name))):
             if self.collection.find_property(name) and name not in taken:
                 self._take(column.name, column, name)
                 return
             vector = self.collection.find_vector(name) or self._of_space(column)
+            if column.space and name.startswith(VECTOR_PREFIX):
+                vector = self.collection.find_vector(name.removeprefix(VECTOR_PREFIX)) or vector
             if (
                 vector
                 and column.type in VECTOR_TYPES
                 and vector.name not in {each for each, _ in self.vectors.values()}
             ):
-                self._take(column.name, column, vector.name)
+                self._take_vector(column.name, column, vector)
                 return
         blobs = self.collection.blobs
         if column.name == _only_picture(self.schema) and len(blobs) == 1 and not self.images:

@@ -62,6 +62,11 @@ class Schema:
     columns: tuple[Column, ...]
     embedder: str = ""
 
+    @property
+    def from_bulk(self) -> bool:
+        """Whether a bulk job wrote it, with ids and vectors: its vectors say their space."""
+        return any(each.space for each in self.columns)
+
     def find(self, path: str) -> Column | None:
         """Return the column of a name, or the field of a struct by "column.field", or None."""
         return _find(self.columns, path)

@@ -293,6 +293,20 @@ def test_vectors_are_taken_if_their_space_is_that_of_the_named_vector(tmp_path: 
     ]
 
 
+def test_what_a_bulk_job_wrote_needs_no_mapping_and_keeps_its_ids(tmp_path: Path) -> None:
+    told = {"vecgate.space": "fake-space"}
+    fields = [pa.field("id", pa.string()), pa.field("default", pa.string())]
+    fields.append(pa.field("vector_default", pa.list_(pa.float32(), 2), metadata=told))
+    table = pa.table([[ID], ["a"], [[1.0, 0.0]]], schema=pa.schema(fields))
+    pq.write_table(table, tmp_path / "v.parquet")
+    found = fragments([str(tmp_path)])
+
+    (made,), _ = objects_of(found, Mapping().bind(schema(found), collection(default=DataType.TEXT)))
+
+    assert (made.id, made.properties, made.vectors["default"].tolist()) == (ID, {"default": "a"}, [1.0, 0.0])
+    assert [each.name for each in Mapping().new_properties(schema(found))] == ["default"]
+
+
 @pytest.mark.parametrize(
     ("metadata", "mapping", "fault"),
     [
