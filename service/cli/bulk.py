@@ -22,7 +22,7 @@ MAX_FAULTS = 20
 MappingOption = Annotated[
     Path | None,
     typer.Option(
-        "--mapping",
+        "--map",
         exists=True,
         dir_okay=False,
         metavar="FILE",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.connection import DEFAULT_ADDRESS
+from service.cli.connection import DEFAULT_ADDRESS, Connection
 from service.cli.importing import ensure_collection, import_with_progress, read_folder, show_summary
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail, note, say
 from service.cli.pictures import PictureFolder, picture_id, schema_of
@@ -32,9 +32,12 @@ HITS = 5
 NEEDS_DEMO = "the demo needs: pip install 'vecgate[server,clip]'"
 POLL_S = 0.25
 REPORT_EVERY_S = 10.0
+UNREACHABLE_S = 20.0
+"""Both ports listen by then: the demo calls when the server serves."""
 
 
 def demo(
+    context: typer.Context,
     folder: Annotated[
         Path,
         typer.Argument(
@@ -46,11 +49,14 @@ def demo(
 ) -> None:
     """Run a server with an embedded Weaviate, import sample pictures, show two searches, and keep serving.
 
-    All settings of `vecgate serve` apply; the log level is warning unless VECGATE_LOG__LEVEL says otherwise.
+    All settings of `vecgate serve` apply; the log level is warning unless VECGATE_LOG__LEVEL says otherwise. Where they
+    ask callers for a key or for TLS, give the key and the authority as for every command: `vecgate --ca-file FILE demo`.
     The data is kept, so a second run finds the pictures there.
     """
     samples = read_folder(folder)
     settings = _prepare()
+    connection = context.find_object(Connection) or Connection(DEFAULT_ADDRESS)
+    _check_connection(settings, connection)
     try:
         import uvloop  # noqa: PLC0415 -- not there with the client alone
 
@@ -59,7 +65,7 @@ def demo(
         fail(NEEDS_DEMO, EXIT_WRONG_USE)
     if fault := describe_port_fault(settings):
         fail(fault, EXIT_FAILED)
-    showing = _Samples(samples, query, pictures, _addresses(settings))
+    showing = _Samples(samples, query, pictures, _addresses(settings), connection)
 
     async def serve() -> int:
         loop = asyncio.get_running_loop()
@@ -111,6 +117,18 @@ def _prepare() -> "Settings":
         fail("the settings are wrong:", EXIT_WRONG_USE, more=[f"  {line}" for line in str(error).splitlines()])
 
 
+def _check_connection(settings: "Settings", connection: Connection) -> None:
+    """End the command where the server would refuse what the demo asks of it."""
+    if settings.server.tls_cert_file is not None and connection.credentials is None:
+        fail("the server has a certificate, so the demo needs TLS: vecgate --ca-file FILE demo ...", EXIT_WRONG_USE)
+    if (settings.auth.clients_file or settings.auth.jwks_file) and not connection.api_key:
+        fail(
+            "the server asks callers for a key, so the demo needs one that may create collections, write and search: "
+            "set VECGATE_API_KEY, or vecgate --api-key-file FILE demo ...",
+            EXIT_WRONG_USE,
+        )
+
+
 def _addresses(settings: "Settings") -> _Addresses:
     weaviate = settings.weaviate
     scheme = "http" if settings.server.tls_cert_file is None else "https"
@@ -133,11 +151,14 @@ def _reachable(host: str, port: int) -> str:
 class _Samples:
     """What the demo does with a server that runs: it imports the sample pictures and shows two searches."""
 
-    def __init__(self, samples: PictureFolder, query: str, pictures: Pictures, addresses: _Addresses) -> None:
+    def __init__(
+        self, samples: PictureFolder, query: str, pictures: Pictures, addresses: _Addresses, connection: Connection
+    ) -> None:
         self._samples = samples
         self._query = query
         self._pictures = pictures
         self._addresses = addresses
+        self._connection = connection
         self._started = False
 
     async def report_start(self) -> None:
@@ -156,14 +177,14 @@ class _Samples:
         Cancelling this closes the client, whose thread then ends with an error that is not shown.
         """
         self._started = True
-        with Client(self._addresses.grpc) as client:
+        with self._connection.client(self._addresses.grpc) as client:
             try:
                 failed = await asyncio.to_thread(self._fill_and_search, client)
             except VecgateError as error:
                 text, code = describe_error(error, target=self._addresses.grpc)
                 note(f"error: {text}")
                 return code
-        _show_next(self._addresses)
+        _show_next(self._addresses, self._connection)
         if failed:
             note("error: some sample pictures were not imported; the lines above say why")
         return 0
@@ -177,20 +198,26 @@ class _Samples:
 
 def _wait_until_serving(client: Client) -> None:
     started = reported = time.monotonic()
-    while (state := _describe_state(client)) is not None:
+    while (state := _describe_state(client, fails=time.monotonic() - started > UNREACHABLE_S)) is not None:
         if time.monotonic() - reported >= REPORT_EVERY_S:
             reported = time.monotonic()
             note(f"not ready after {reported - started:.0f} s ({state})")
         time.sleep(POLL_S)
 
 
-def _describe_state(client: Client) -> str | None:
-    """Return what the server is waiting for; None when it serves."""
+def _describe_state(client: Client, *, fails: bool) -> str | None:
+    """Return what the server is waiting for; None when it serves.
+
+    Raises:
+        Unreachable: it cannot be reached though it had the time (`fails`); its certificate may be another one.
+    """
     try:
         if client.health() is Health.SERVING:
             return None
         troubles = [f"{each.name}: {each.health_detail}" for each in client.embedders().embedders if each.health_detail]
     except Unreachable:
+        if fails:
+            raise
         return "not listening yet"
     except VecgateError as error:
         return str(error)
@@ -248,7 +275,7 @@ def _show_searches(client: Client, query: str, pictures: Pictures) -> None:
         show_hits(COLLECTION, found)
 
 
-def _show_next(addresses: _Addresses) -> None:
+def _show_next(addresses: _Addresses, connection: Connection) -> None:
     say()
     say("Vecgate is ready.", style="bold")
     for name, value in (
@@ -261,8 +288,11 @@ def _show_next(addresses: _Addresses) -> None:
     ):
         say(f"  {name:<14} {value}")
     say()
-    say("Try next, in another terminal:", style="bold")
-    for command in _commands(addresses):
+    secured = connection.api_key or connection.credentials
+    with_it = ", with the key and the options before the command that you gave here" if secured else ""
+    say(f"Try next, in another terminal{with_it}:", style="bold")
+    # The others would each need a key and an authority in a form of their own.
+    for command in _commands(addresses)[: 1 if secured else None]:
         say(f"  {command}")
     if addresses.explorer:
         say()

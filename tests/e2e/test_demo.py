@@ -21,8 +21,10 @@ import pytest
 from service.cli.demo import _addresses
 from service.settings import Settings
 from tests.e2e.serving import tiny_model
+from tests.fakes.clients import key_of, write_clients
 from tests.fakes.embedder import picture
 from tests.fakes.weaviate import variables_at_ports
+from tests.service.web.test_server import write_certificate
 
 ROOT = Path(__file__).parents[2]
 # The store is kept in the data folder as the real one is. SLOW_START keeps the start waiting.
@@ -335,6 +337,55 @@ def test_wrong_settings_end_the_demo_before_anything_starts(start: Start) -> Non
 
     assert running.returncode == 2
     assert "VECGATE_SERVER__PORT" in errors
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> dict[str, str]:
+    """Settings by which callers need TLS and a key."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    certificate = write_certificate(secrets)
+    clients = write_clients(secrets / "clients.toml", me='permissions = ["admin", "write", "search"]')
+    return {
+        "VECGATE_SERVER__TLS_CERT_FILE": str(certificate["tls_cert_file"]),
+        "VECGATE_SERVER__TLS_KEY_FILE": str(certificate["tls_key_file"]),
+        "VECGATE_AUTH__CLIENTS_FILE": str(clients),
+        "VECGATE_CA_FILE": str(secrets / "authority.pem"),
+        "VECGATE_API_KEY": key_of("me"),
+    }
+
+
+def test_the_demo_calls_a_server_with_tls_and_keys_by_what_is_given_before_the_command(
+    start: Start, guarded: dict[str, str]
+) -> None:
+    lines = read_until_ready(start(**guarded))
+
+    title = "Try next, in another terminal, with the key and the options before the command that you gave here:"
+    commands = lines[lines.index(title) + 1 : lines.index("", lines.index(title))]
+    assert "Pictures: 2 stored, 0 failed" in lines
+    assert lines[-2].startswith("Open https://127.0.0.1:")
+    assert len(commands) == 1
+    environment = os.environ | guarded
+    found = subprocess.run(commands[0], shell=True, capture_output=True, check=False, text=True, env=environment)
+    assert "birthday cake" in found.stdout, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("left_out", "hint"),
+    [
+        ("VECGATE_CA_FILE", "vecgate --ca-file FILE demo"),
+        ("VECGATE_API_KEY", "VECGATE_API_KEY, or vecgate --api-key-file"),
+    ],
+)
+def test_a_demo_that_its_own_server_would_refuse_says_what_it_needs(
+    start: Start, guarded: dict[str, str], left_out: str, hint: str
+) -> None:
+    running = start(**{name: value for name, value in guarded.items() if name != left_out})
+
+    _, errors = running.communicate(timeout=30)
+
+    assert running.returncode == 2
+    assert hint in errors
 
 
 def test_a_second_run_over_kept_data_imports_nothing(start: Start) -> None:

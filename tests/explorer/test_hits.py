@@ -18,6 +18,7 @@ WITHIN_VIEW = (
 async def test_a_hundred_hits_come_behind_each_other_with_their_pictures_as_they_come_into_view(page: Page) -> None:
     await page.goto(f"{SEARCH}&words=food")
     await expect(results(page)).to_have_count(PAGE)
+    await page.wait_for_load_state("networkidle")  # What comes late moves the button.
     first = await titles(page).all_text_contents()
     assert await results(page).locator("img").count() < PAGE
 
@@ -35,6 +36,7 @@ async def test_a_hundred_hits_come_behind_each_other_with_their_pictures_as_they
 async def test_back_from_a_hit_keeps_the_place_and_the_hits_that_were_loaded(page: Page) -> None:
     await page.goto(f"{SEARCH}&words=food")
     await expect(results(page)).to_have_count(PAGE)
+    await page.wait_for_load_state("networkidle")  # What comes late moves the button.
     await page.get_by_role("button", name="Show more").click()
     await expect(results(page)).to_have_count(2 * PAGE)
     hit = results(page).nth(PAGE + 20)

@@ -270,6 +270,7 @@ async def test_the_server_may_go_and_come_back_meanwhile(
         page = await new_page(f"http://{proxy.address}")
         await choose(page, album.folder)
         await make_collection(page, collection)
+        await page.wait_for_load_state("networkidle")
 
         proxy.fault = Fault("reset", requests=True)
         await start(page)
