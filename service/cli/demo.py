@@ -50,7 +50,7 @@ def demo(
     """Run a server with an embedded Weaviate, import sample pictures, show two searches, and keep serving.
 
     All settings of `vecgate serve` apply; the log level is warning unless VECGATE_LOG__LEVEL says otherwise. Where they
-    ask callers for a key or for TLS, give the key and the authority as for every command: `vecgate --ca-file FILE demo`.
+    ask callers for a key or for TLS, give the key and the authority as for any command: `vecgate --ca-file FILE demo`.
     The data is kept, so a second run finds the pictures there.
     """
     samples = read_folder(folder)

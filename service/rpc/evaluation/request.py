@@ -3,7 +3,7 @@
 from embedders.contract import TextInput
 from service.core.evaluating.suggesting import MAX_EF
 from service.domain import CaptionQueries, EvaluationWishes, ObjectQueries, System, WrittenQueries, WrittenQuery
-from service.errors import Violations, collecting
+from service.errors import MAX_VIOLATIONS, Violations, collecting
 from service.rpc.embedding import input_from_pb
 from service.rpc.shared.requests import parse_scope
 from vecgate.v1 import evaluation_service_pb2 as pb
@@ -100,15 +100,29 @@ def _written(message: pb.WrittenQueries, violations: Violations) -> WrittenQueri
             content = TextInput("")
         if answered and not each.answers:
             violations.add(f"{path}.answers", "is empty, and other queries have answers; give some, or leave it out")
-        for number, answer in enumerate(each.answers):
-            where = f"{path}.answers[{number}]"
-            violations.require(answer.name, f"{where}.name", "is required; name an object or a value")
-            fits = 0 <= answer.gain <= MAX_GAIN
-            violations.require(fits, f"{where}.gain", f"is {answer.gain}; give 0 (for 1) to {MAX_GAIN}")
+        answers = _answers(each, path, violations)
         field = {"text": ".text", "image": ".image.content", "text_image": ".text_image"}
         place = f"{path}.input" + field.get(each.input.WhichOneof("content") or "", "")
-        queries.append(WrittenQuery(each.id, place, content, {one.name: one.gain or 1 for one in each.answers}))
+        queries.append(WrittenQuery(each.id, place, content, answers))
     return WrittenQueries(tuple(queries), message.answer_property)
+
+
+def _answers(message: pb.WrittenQuery, path: str, violations: Violations) -> dict[str, int]:
+    """Return the gains of a query's answers by name."""
+    gains, wrong = {}, []
+    for number, answer in enumerate(message.answers):
+        name, gain = answer.name, answer.gain
+        gains[name] = gain or 1
+        if not name or not 0 <= gain <= MAX_GAIN:
+            wrong.append(number)
+    # There may be 20,000 of them, and words for each would hold the event loop.
+    for number in wrong[:MAX_VIOLATIONS]:
+        answer, where = message.answers[number], f"{path}.answers[{number}]"
+        violations.require(answer.name, f"{where}.name", "is required; name an object or a value")
+        fits = 0 <= answer.gain <= MAX_GAIN
+        violations.require(fits, f"{where}.gain", f"is {answer.gain}; give 0 (for 1) to {MAX_GAIN}")
+    violations.more += len(wrong[MAX_VIOLATIONS:])
+    return gains
 
 
 def _system(message: pb.EvaluatedSystem, path: str, violations: Violations) -> System:
