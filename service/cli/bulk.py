@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from service.cli.connection import TenantOption
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, Doing, fail, note, progress_console, say
@@ -196,10 +196,10 @@ class _Shown:
 
     def __init__(self) -> None:
         console = progress_console()
-        columns = (Doing(), BarColumn(), MofNCompleteColumn(), TextColumn("fragments, {task.fields[told]}"))
+        columns = (BarColumn(), MofNCompleteColumn(), Doing())
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._lines = not console.is_terminal
-        self._task = self._bar.add_task("embedding", total=None, told="")
+        self._task = self._bar.add_task("fragments", total=None)
         self._next = LOG_EVERY
 
     def __enter__(self) -> Self:
@@ -212,7 +212,7 @@ class _Shown:
     def advance(self, done: "Done") -> None:
         """Show the progress."""
         told = told_progress(done)
-        self._bar.update(self._task, total=done.wanted, completed=done.fragments, told=told)
+        self._bar.update(self._task, total=done.wanted, completed=done.fragments, description=f"fragments, {told}")
         if self._lines and done.rows >= self._next:
             self._next = done.rows + LOG_EVERY
             note(f"{done.fragments} of {done.wanted} fragments, {told}")

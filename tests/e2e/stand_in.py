@@ -47,10 +47,25 @@ def vecgate(arguments: list[str]) -> None:
         from service.settings import load_settings
 
         load_settings()
+    elif any(each.startswith("s3://") for each in arguments):
+        _parse(arguments)
     elif arguments[:2] not in (["weights", "fetch"], ["auth", "new-key"]) and "vecgate:50070" not in arguments:
         # The server of the tests has no NIM.
         own = ["clip" if each == "nim" else each for each in arguments]
         os.execv(sys.executable, [sys.executable, "-m", "service", *own])
+
+
+def _parse(arguments: list[str]) -> None:
+    """Read a command line as the command would, and do nothing: nobody has the object store that it names."""
+    from typer.main import get_command
+
+    from service.cli import app
+
+    program = get_command(app)
+    name, *rest = arguments
+    with program.make_context("vecgate", [name]) as context:
+        command = program.get_command(context, name)  # type: ignore[attr-defined]
+        command.make_context(name, rest, parent=context).close()
 
 
 def make(arguments: list[str]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import trustme
 import yaml
@@ -18,6 +20,7 @@ from helm.tools.helm import HELM
 from service.access.clients import read_clients
 from service.fetching import read_origins
 from service.settings import load_settings
+from service.sources import Mapping
 from tests.e2e.serving import Serving, serving
 from tests.e2e.stand_in import PROGRAMS
 from tests.helm.render import render
@@ -80,6 +83,10 @@ def site(running: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     for name in ("clients.crt", "company.pem"):
         authority.cert_pem.write_to_path(str(tmp_path / name))
     (tmp_path / "archive.token").write_text("a token", encoding="utf-8")
+    (tmp_path / "map.toml").touch()
+    picture = (ROOT / "tests/data/pictures/pizza.png").read_bytes()
+    products = {"sku": ["a-1"], "title": ["a pizza"], "photo": [picture]}
+    pq.write_table(pa.table(products), tmp_path / "products.parquet")
     for name in ("nim", "vit-h-14.safetensors"):
         (tmp_path / name).write_text("any")
     for name in PROGRAMS:
@@ -122,6 +129,10 @@ def run(block: Block, scope: dict[str, Any], running: Serving, site: Path) -> No
             assert read_clients(code.encode(), block.page)
         case "toml" if code.startswith("[origins."):
             assert read_origins(code.encode(), block.page)
+        case "toml" if "[columns]" in code:
+            file = site / "map.toml"
+            file.write_text(code, encoding="utf-8")
+            assert Mapping.load(file).columns
         case "toml":
             file = site / "settings.toml"
             file.write_text(code, encoding="utf-8")

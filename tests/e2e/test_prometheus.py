@@ -126,7 +126,12 @@ def test_prometheus_counts_what_was_done(scraped: str) -> None:
     calls = query(scraped, f'vecgate_grpc_calls_total{{method="{service}"}}')
 
     assert calls == {("anonymous", "NOT_FOUND", service): 1, ("anonymous", "OK", service): 1}
-    assert query(scraped, "vecgate_import_objects_total") == {("stored",): 2, ("rejected",): 1, ("failed",): 0}
+    assert query(scraped, "vecgate_import_objects_total") == {
+        ("stored",): 2,
+        ("skipped",): 0,
+        ("rejected",): 1,
+        ("failed",): 0,
+    }
     assert query(scraped, "vecgate_import_vectors_total > 0") == {("computed",): 2}
     assert query(scraped, "vecgate_failures_total > 0") == {("caller", "COLLECTION_NOT_FOUND"): 1}
     assert query(scraped, "vecgate_store_up") == {(): 1}

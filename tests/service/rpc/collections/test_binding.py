@@ -394,7 +394,7 @@ REFUSED: dict[str, tuple[NamedVector, pb.BindVectorRequest, list[str]]] = {
     "no collection": (OWN, asked("title", collection=""), ["collection"]),
     "no embedder": (OWN, asked("title", embedder=""), ["vector.embedder"]),
     "an unknown field": (OWN, asked("nope"), ["vector.text_fields[0].name"]),
-    "a text as an image": (OWN, asked(images=("title",)), ["vector.image_fields[0].name"]),
+    "a number as an image": (OWN, asked(images=("year",)), ["vector.image_fields[0].name"]),
     "a number as a text": (OWN, asked("title", "year"), ["vector.text_fields[1].name"]),
     "a weight of 0": (OWN, asked("title=0"), ["vector.text_fields[0].weight"]),
     "images as one input without texts": (

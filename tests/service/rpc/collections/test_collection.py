@@ -257,7 +257,7 @@ async def test_all_that_is_wrong_with_the_embedders_is_named_in_one(wire: Wire) 
         ({"vectors": [{"name": "a"}, {"name": "a"}]}, ["collection.vectors[1].name"]),
         ({"vectors": [{"name": "no dots."}]}, ["collection.vectors[0].name"]),
         ({"vectors": [{"name": "a", "index": {"distance": 99}}]}, [f"{FIRST}.index.distance"]),
-        ({"vectors": [{"name": "a", "image_fields": [{"name": "title"}]}]}, [f"{FIRST}.image_fields[0].name"]),
+        ({"vectors": [{"name": "a", "image_fields": [{"name": "year"}]}]}, [f"{FIRST}.image_fields[0].name"]),
         ({"vectors": [{"name": "a", "text_fields": [{"name": "image"}]}]}, [f"{FIRST}.text_fields[0].name"]),
         ({"vectors": [{"name": "a", "text_fields": [{"name": "other"}]}]}, [f"{FIRST}.text_fields[0].name"]),
         (
