@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -25,14 +25,16 @@ MAX_TOGETHER_BYTES = 128 * 1024 * 1024
 PART = 64
 """Pictures that are embedded together: what a NIM takes at once."""
 PART_BYTES = 64 * 1024 * 1024
-"""Bytes of pictures at which a part is embedded before more are fetched."""
+"""Bytes of pictures at which a part is embedded, or what was fetched ahead is read, before more are fetched."""
 AT_ONCE = 16
-"""Pictures of one part that are fetched at the same time, and objects of an import that wait for theirs."""
+"""Pictures of one part that are fetched at the same time; objects, and pictures, that an import fetches ahead."""
 
 Fault = ImageUriNotAllowed | ImageNotServed | ImageUnreachable | ImageTooLarge
 FAULTS = (ImageUriNotAllowed, ImageNotServed, ImageUnreachable, ImageTooLarge)
 Fetched = bytes | Fault
 """A picture, or why there is none."""
+_Ahead = deque[tuple[int, asyncio.Task[DraftObject]]]
+"""Objects that are fetched ahead: how many pictures each names, and what fetches them."""
 
 
 class Source(Protocol):
@@ -82,8 +84,10 @@ class Pictures:
 
         return await self._all(uris, count)
 
-    async def in_parts(self, uris: Mapping[str, str]) -> AsyncIterator[dict[str, Fetched]]:
+    async def in_parts(self, uris: Mapping[str, str]) -> AsyncGenerator[dict[str, Fetched], None]:
         """Yield pictures in parts, each of which is held until the next one is asked for.
+
+        A caller that does not read it to its end closes it, which gives back what the last part held.
 
         Args:
             uris: by path in the request.
@@ -98,8 +102,10 @@ class Pictures:
             part |= await self._all({each: uris[each] for each in paths[start : start + AT_ONCE]}, add)
             size = sum(len(each) for each in part.values() if isinstance(each, bytes))
             if len(part) >= PART or size >= PART_BYTES or start + AT_ONCE >= len(paths):
-                yield part
-                add(-size)
+                try:
+                    yield part
+                finally:
+                    add(-size)
                 part = {}
 
     async def filled(self, drafts: Iterable[DraftObject]) -> AsyncGenerator[DraftObject, None]:
@@ -107,21 +113,21 @@ class Pictures:
 
         A caller that does not read it to its end closes it, which ends what is fetched ahead.
         """
-        ahead: deque[asyncio.Task[DraftObject]] = deque()
+        ahead = _Ahead()
         try:
             for draft in drafts:
                 if not (draft.references or ahead):
                     yield draft
                     continue
-                ahead.append(asyncio.create_task(self.fill(draft)))
-                if len(ahead) >= AT_ONCE:
-                    yield await ahead.popleft()
+                ahead.append((len(draft.references), asyncio.create_task(self.fill(draft))))
+                while _is_enough(ahead):
+                    yield await ahead.popleft()[1]
             while ahead:
-                yield await ahead.popleft()
+                yield await ahead.popleft()[1]
         finally:
-            for each in ahead:
-                each.cancel()
-            await asyncio.gather(*ahead, return_exceptions=True)
+            for _, task in ahead:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
 
     async def fill(self, draft: DraftObject) -> DraftObject:
         """Return an object with the images that it names by URI.
@@ -177,6 +183,16 @@ class Pictures:
             count(-held)
             # Without the frames, which hold what has arrived.
             return error.with_traceback(None)
+
+
+def _is_enough(ahead: _Ahead) -> bool:
+    """Return whether no more is fetched before the first object is read.
+
+    An object may name many pictures, and large ones, so objects alone are no bound. What one raised is raised here.
+    """
+    named = sum(count for count, _ in ahead)
+    unread = sum(task.result().fetched for _, task in ahead if task.done())
+    return len(ahead) >= AT_ONCE or named >= AT_ONCE or unread >= PART_BYTES
 
 
 def fault_at(fault: Fault, field: str) -> ServiceError:

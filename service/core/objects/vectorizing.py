@@ -5,6 +5,7 @@ How the vectors of several fields become one is at the end: Vecgate's own way, a
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
@@ -297,12 +298,14 @@ class Vectorizer:
             whole = {path: each for path, each in plan.inputs.items() if path not in plan.uris}
             if whole:
                 await self._embed(plan, whole, options)
-            async for part in self._pictures.in_parts(plan.uris):
-                plan.outcomes.update((path, each) for path, each in part.items() if not isinstance(each, bytes))
-                contents = {path: each for path, each in part.items() if isinstance(each, bytes)}
-                inputs = {path: _with_content(plan.inputs[path], each) for path, each in contents.items()}
-                if inputs:
-                    await self._embed(plan, inputs, options)
+            # Closed here, because an embedder that fails ends the plan, but not the call.
+            async with aclosing(self._pictures.in_parts(plan.uris)) as parts:
+                async for part in parts:
+                    plan.outcomes.update((path, each) for path, each in part.items() if not isinstance(each, bytes))
+                    contents = {path: each for path, each in part.items() if isinstance(each, bytes)}
+                    inputs = {path: _with_content(plan.inputs[path], each) for path, each in contents.items()}
+                    if inputs:
+                        await self._embed(plan, inputs, options)
         except EmbedderError as error:
             plan.error, plan.embedded = error, False
 

@@ -88,6 +88,14 @@ async def test_pictures_are_embedded_in_parts_of_bounded_bytes(
     assert sum(held) == 0
 
 
+async def test_a_part_that_is_not_read_on_counts_no_longer(held: list[int]) -> None:
+    async with aclosing(Pictures(Shelf()).in_parts({"a": "10"})) as parts:
+        await anext(parts)
+        assert sum(held) == 10
+
+    assert sum(held) == 0
+
+
 async def test_small_pictures_are_embedded_as_many_together_as_a_nim_takes() -> None:
     parts = [part async for part in Pictures(Shelf()).in_parts({f"{n}": "1" for n in range(PART + 3)})]
 
@@ -109,6 +117,28 @@ async def test_objects_keep_their_order_and_a_few_are_fetched_ahead(held: list[i
     assert paths == [f"objects[{n}]" for n in range(10)]
     assert len(read) <= 10 + AT_ONCE
     assert len(shelf.asked) <= 10 + AT_ONCE
+
+
+async def test_objects_that_name_many_pictures_are_fetched_ahead_by_their_pictures() -> None:
+    shelf = Shelf()
+    many = [DraftObject(f"objects[{n}]", references={f"{i}": "1" for i in range(10)}) for n in range(5)]
+
+    async with aclosing(Pictures(shelf).filled(many)) as filled:
+        await anext(filled)
+
+    assert len(shelf.asked) == 20
+
+
+async def test_no_more_is_fetched_ahead_while_large_pictures_are_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "PART_BYTES", 30)
+    waiting = drafts(*["10"] * 100)
+
+    async with aclosing(Pictures(Shelf()).filled(waiting.pop() for _ in range(100))) as filled:
+        for _ in range(AT_ONCE - 2):
+            await anext(filled)
+        assert len(waiting) == 100 - AT_ONCE
+        await anext(filled)
+        assert len(waiting) < 100 - AT_ONCE
 
 
 async def test_a_call_that_ends_early_ends_what_was_fetched_ahead() -> None:

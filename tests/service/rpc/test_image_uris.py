@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+import numpy as np
 import pytest
 from grpc import StatusCode
 
@@ -360,6 +361,23 @@ async def test_fetched_bytes_count_with_those_of_all_calls(site: Site, monkeypat
     assert answer_.results[0].HasField("embedding")
     assert (failure.code, failure.reason) == (StatusCode.UNAVAILABLE, "OVERLOADED")
     assert all(each.HasField("stored") for each in results)
+
+
+async def test_bytes_that_no_embedder_takes_count_no_longer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = {"name": "looks", "image_fields": [{"name": "photo"}]}
+    await create(site.wire, "DATA_TYPE_TEXT", looks, {"name": "words", "text_fields": [{"name": "title"}]})
+    monkeypatch.setattr(calls, "MAX_CALLS_BYTES", 8000)
+    site.origin.replies["/p/1500"] = answer(RED.ljust(1500, b"\0"))
+    site.wire.embedder.failure = EmbedderUnavailable("down")
+    objects = [stored_uri(site.uri("/p/1500"), str(UUID(int=n))) for n in range(9)]
+    for each in objects:
+        each.vectors["words"].data = np.ones(8, "<f4").tobytes()
+
+    # In chunks of three.
+    results = await import_(site.wire, *objects)
+
+    assert all(each.HasField("stored") for each in results)
+    assert MISSING in origins_of(results)
 
 
 async def test_a_caller_waits_no_longer_than_its_deadline(site: Site) -> None:
