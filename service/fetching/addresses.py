@@ -24,12 +24,15 @@ EMBEDDING = tuple(
 SHARED = ipaddress.ip_network("100.64.0.0/10")
 """Of carriers and of clusters; Python counts it neither as private nor as global."""
 
+RELAYS = ipaddress.ip_network("192.88.99.0/24")
+"""Once of relays from IPv4 to IPv6, and now reserved; Python counts it as global."""
+
 
 def may_call(address: Address, *, private: bool) -> bool:
     """Return whether an address may be called.
 
-    Link-local, multicast, unspecified and reserved addresses never are, nor those of clouds' metadata, nor IPv6
-    addresses that hold an IPv4 address.
+    Link-local, site-local, multicast, unspecified and reserved addresses never are, nor those of clouds' metadata, nor
+    IPv6 addresses that hold an IPv4 address.
 
     Args:
         address: the address.
@@ -39,8 +42,10 @@ def may_call(address: Address, *, private: bool) -> bool:
         return False
     if address.is_loopback:
         return private
-    if isinstance(address, ipaddress.IPv6Address) and any(address in each for each in EMBEDDING):
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address.is_site_local or any(address in each for each in EMBEDDING)
+    ):
         return False
-    if address.is_reserved:
+    if address.is_reserved or address in RELAYS:
         return False
     return address.is_global or (private and (address.is_private or address in SHARED))

@@ -9,6 +9,8 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,13 @@ from service.fetching.origins import Origin
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_ORIGIN_CONNECTIONS = 16
+"""Connections to an origin, and pictures that are being fetched from it at the same time."""
 KEEP_ALIVE_S = 3.0
 """Many servers close idle connections after 5 s."""
 HEADERS = {"Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "vecgate"}
+
+LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="lookup")
+"""Threads of their own: a name server that does not answer must not keep those that the rest of the server needs."""
 
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host's name."""
@@ -36,7 +42,8 @@ async def look_up(host: str, port: int) -> list[str]:
     Raises:
         OSError: it has none.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(LOOKUPS, ask)
     return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 

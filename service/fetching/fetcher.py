@@ -1,4 +1,4 @@
-"""Fetches pictures: few at a time, with bounds on bytes, time and redirects."""
+"""Fetches pictures: few at a time from each origin, with bounds on bytes, time and redirects."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ from yarl import URL
 
 from embedders.errors import ImageTooLarge
 from service.errors import ImageNotServed, ImageUnreachable, ImageUriNotAllowed
-from service.fetching.connecting import Lookup, check_address, look_up, open_session
+from service.fetching.connecting import MAX_ORIGIN_CONNECTIONS, Lookup, check_address, look_up, open_session
 from service.fetching.origins import Origin, find_origin
 from service.fetching.uris import Location, parse_uri
 from service.settings import InvalidSettings
@@ -22,8 +22,6 @@ MAX_PICTURE_BYTES = 20 * 1024 * 1024
 FETCH_TIMEOUT_S = 30.0
 """Seconds for one picture, with its redirects, once it is its turn."""
 MAX_REDIRECTS = 3
-MAX_FETCHES = 32
-"""Pictures that are being fetched at the same time, from all origins together."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
@@ -44,7 +42,8 @@ class Fetcher:
         self._origins = tuple(origins)
         self._lookup = lookup
         self._sessions: dict[str, aiohttp.ClientSession] = {}
-        self._turns = asyncio.Semaphore(MAX_FETCHES)
+        # One for each origin, so that a slow one holds back no other, and as many as it has connections.
+        self._turns = {each.name: asyncio.Semaphore(MAX_ORIGIN_CONNECTIONS) for each in self._origins}
 
     async def __aenter__(self) -> Self:
         """Get ready; connections open when they are needed.
@@ -96,7 +95,7 @@ class Fetcher:
         """
         location = parse_uri(uri)
         origin = find_origin(self._origins, location)
-        async with self._turns:
+        async with self._turns[origin.name]:
             try:
                 async with asyncio.timeout(FETCH_TIMEOUT_S):
                     return await self._follow(location, max_bytes, count)

@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import socket
 import ssl
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import trustme
 from embedders.errors import ImageTooLarge
 from service.errors import ImageNotServed, ImageUnreachable, ImageUriNotAllowed
 from service.fetching import Fetcher, Origin, fetcher, parse_uri
-from service.fetching.fetcher import MAX_FETCHES, MAX_REDIRECTS
+from service.fetching.connecting import MAX_ORIGIN_CONNECTIONS, look_up
+from service.fetching.fetcher import MAX_REDIRECTS
 from tests.service.fetching.conftest import Listener, answer, redirect
 
 PICTURE = b"\xff\xd8 a picture"
@@ -330,29 +333,43 @@ async def test_an_origin_that_is_not_there_may_be_later(site: Listener) -> None:
             await fetch.fetch(f"{gone.base}/p")
 
 
-async def test_no_more_pictures_are_fetched_at_once_than_the_bound(site: Listener) -> None:
-    running, most, open_ = 0, 0, asyncio.Event()
+async def test_a_slow_origin_is_asked_for_a_few_pictures_at_once_and_holds_back_no_other(site: Listener) -> None:
+    asked, full, open_ = 0, asyncio.Event(), asyncio.Event()
 
-    async def counting(writer: asyncio.StreamWriter) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        if running >= 32:
-            open_.set()
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == MAX_ORIGIN_CONNECTIONS:
+            full.set()
         await open_.wait()
-        running -= 1
         writer.write(answer(PICTURE))
         await writer.drain()
 
-    async with Listener().open() as second, Listener().open() as third:
-        sites = [site, second, third]
-        for each in sites:
-            each.replies["/p"] = counting
-        async with Fetcher([origin(f"{each.base}/", name=str(each.port)) for each in sites]) as fetch:
-            contents = await asyncio.gather(*(fetch.fetch(f"{sites[n % 3].base}/p") for n in range(3 * MAX_FETCHES)))
+    async with Listener().open() as quick:
+        site.replies["/p"], quick.replies["/p"] = slow, answer(PICTURE)
+        async with Fetcher([origin(f"{each.base}/", name=str(each.port)) for each in (site, quick)]) as fetch:
+            waiting = [asyncio.create_task(fetch.fetch(f"{site.base}/p")) for _ in range(3 * MAX_ORIGIN_CONNECTIONS)]
+            await full.wait()
+            assert await fetch.fetch(f"{quick.base}/p") == PICTURE
+            assert asked == MAX_ORIGIN_CONNECTIONS
+            open_.set()
+            contents = await asyncio.gather(*waiting)
 
-    assert contents == [PICTURE] * len(contents)
-    assert most == MAX_FETCHES
+    assert contents == [PICTURE] * len(waiting)
+    assert site.connections == MAX_ORIGIN_CONNECTIONS
+
+
+async def test_names_are_looked_up_in_threads_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        threads.append(threading.current_thread().name)
+        return [(None, None, None, "", ("93.184.216.34", 80))] * 2
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+    assert await look_up("a.example", 80) == ["93.184.216.34"]
+    assert [each.partition("_")[0] for each in threads] == ["lookup"]
 
 
 async def test_a_proxy_of_the_environment_is_not_used(

@@ -247,7 +247,9 @@ TESTS = {
         ],
         "test_a_slow_body_is_given_up_in_time": ["service.fetching.fetcher.FETCH_TIMEOUT_S"],
         "test_redirects_without_end_or_aim_are_given_up": ["service.fetching.fetcher.MAX_REDIRECTS"],
-        "test_no_more_pictures_are_fetched_at_once_than_the_bound": ["service.fetching.fetcher.MAX_FETCHES"],
+        "test_a_slow_origin_is_asked_for_a_few_pictures_at_once_and_holds_back_no_other": [
+            "service.fetching.connecting.MAX_ORIGIN_CONNECTIONS"
+        ],
     },
     "service.core.test_pictures": {
         "test_pictures_that_are_fetched_together_have_a_bound": ["service.core.pictures.MAX_TOGETHER_BYTES"],
@@ -546,7 +548,6 @@ UNTESTED = {
     "embedders.front.cache.HASH_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "embedders.nim.wire.WRITE_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.fetching.connecting.CONNECT_TIMEOUT_S": "the bound on the whole is tested, and no address here is silent",
-    "service.fetching.connecting.MAX_ORIGIN_CONNECTIONS": "the bound on all origins together is tested",
     "embedders.nim.wire.READ_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "embedders.nim.connection.MAX_REFUSAL_BYTES": "no caller sees it; a refusal's words are cut far below it",
     "embedders.nim.calls.MODELS_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
