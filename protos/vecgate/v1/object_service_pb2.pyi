@@ -254,8 +254,8 @@ class DuplicateCheck(_message.Message):
     """Required. What to do with duplicates."""
     min_cosine: _builtins.float
     """Optional. The least cosine of the vectors of two near-duplicates, more than 0 and at most 1 (INVALID_INPUT). It depends on the
-    model; `vecgate duplicates` finds one for a collection. Default: 0, only objects whose vectors are made of the same texts
-    and images are duplicates.
+    model; `vecgate duplicates` finds one for a collection. Objects whose vectors are made of the same texts and images are
+    duplicates whatever it is. Default: 0, only they are.
     """
     target_vector: _builtins.str
     """Optional. The named vector to compare (UNKNOWN_VECTOR, COLLECTION_NOT_BOUND). Required if several are bound to a space

@@ -1,6 +1,7 @@
 """Duplicates: objects of an import that equal, or nearly equal, a stored object or an earlier one of the import."""
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -32,6 +33,9 @@ from service.store.base import Store
 
 EQUAL_COSINE = 0.999
 """The least cosine of two vectors of the same input: models on GPUs differ a little from batch to batch."""
+
+ROUNDING = 1e-6
+"""By how much the cosine of two equal vectors may be below 1."""
 
 NEIGHBOURS = 8
 """Nearest objects that are compared with each object of an import."""
@@ -122,25 +126,14 @@ class Duplicates:
         vector = target_of(collection, check)
         asked = _Asked(collection, vector, check, scope)
         having = [each for each in objects if vector.name in each.vectors]
+        # The write refuses vectors of another length, which have no cosine with the others.
+        having = [each for each in having if len(each.vectors[vector.name]) == len(having[0].vectors[vector.name])]
         if not having:
             return {}
         ids = {each.id for each in having}
         neighbours = await all_of(self._look_up(asked, each, ids) for each in having)
-        cosines = _cosines([each.vectors[vector.name] for each in having])
-        found: dict[UUID, Duplicate] = {}
-        kept: list[int] = []
-        for at, (object_, neighbour) in enumerate(zip(having, neighbours, strict=True)):
-            earlier = [
-                Duplicate(having[each].id, float(cosines[at, each]), _same(vector, having[each], object_))
-                for each in kept
-                if cosines[at, each] >= _least(check)
-            ]
-            nearest = _nearest(check, [*earlier, *([neighbour] if neighbour else [])])
-            if nearest is not None:
-                found[object_.id] = nearest
-            if nearest is None or check.action is DuplicateAction.REPORT or object_.id in stored:
-                kept.append(at)
-        return found
+        # A chunk has 100 objects, and supplied vectors may be long.
+        return await asyncio.to_thread(_find_in, asked, having, neighbours, stored)
 
     async def _look_up(self, asked: _Asked, object_: StoredObject, ids: set[UUID]) -> Duplicate | None:
         """Return the stored object that an object duplicates, other than those that are about to be replaced."""
@@ -221,8 +214,34 @@ def target_of(collection: Collection, check: DuplicateCheck) -> NamedVector:
     return found
 
 
+def _find_in(
+    asked: _Asked,
+    objects: Sequence[StoredObject],
+    neighbours: Sequence[Duplicate | None],
+    stored: Mapping[UUID, StoredObject],
+) -> dict[UUID, Duplicate]:
+    """Return which objects duplicate their stored neighbour, or an earlier one that is about to be stored."""
+    vector, check = asked.vector, asked.check
+    cosines = _cosines([each.vectors[vector.name] for each in objects])
+    found: dict[UUID, Duplicate] = {}
+    kept: list[int] = []
+    for at, (object_, neighbour) in enumerate(zip(objects, neighbours, strict=True)):
+        earlier = [
+            Duplicate(objects[each].id, float(cosines[at, each]), _same(vector, objects[each], object_))
+            for each in kept
+            if cosines[at, each] >= _least(check)
+        ]
+        nearest = _nearest(check, [*earlier, *([neighbour] if neighbour else [])])
+        if nearest is not None:
+            found[object_.id] = nearest
+        if nearest is None or check.action is DuplicateAction.REPORT or object_.id in stored:
+            kept.append(at)
+    return found
+
+
 def _least(check: DuplicateCheck) -> float:
-    return check.min_cosine or EQUAL_COSINE
+    """Return the least cosine of what may be a duplicate: also of the same input, whatever cosine was asked for."""
+    return min(check.min_cosine or EQUAL_COSINE, EQUAL_COSINE)
 
 
 def _same(vector: NamedVector, one: StoredObject, other: StoredObject) -> bool:
@@ -231,7 +250,8 @@ def _same(vector: NamedVector, one: StoredObject, other: StoredObject) -> bool:
 
 def _nearest(check: DuplicateCheck, near: Sequence[Duplicate]) -> Duplicate | None:
     """Return the object to name: one with the same content before others, and of these the nearest."""
-    counting = [each for each in near if each.same_content or check.min_cosine]
+    least = check.min_cosine - ROUNDING if check.min_cosine else math.inf
+    counting = [each for each in near if each.same_content or each.cosine >= least]
     return max(counting, key=lambda each: (each.same_content, each.cosine), default=None)
 
 

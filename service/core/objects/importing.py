@@ -232,7 +232,7 @@ class Importer:
         writing: asyncio.Task[None] | None = None
         try:
             async for chunk in chunks:
-                known = await self._known(call.collection, chunk, call.scope)
+                known = await self._known(call, chunk)
                 await fill(chunk, stored=known.stored)
                 for each in chunk:
                     check_native(call.collection, each)
@@ -318,9 +318,9 @@ class Importer:
         if chunk:
             yield chunk
 
-    async def _known(self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope) -> _Known:
+    async def _known(self, call: _Call, chunk: Sequence[_Candidate]) -> _Known:
         """Return the objects of a chunk as they are stored, with the fields of their vectors if these are compared."""
-        bound = collection.bound_part
+        collection, scope, bound = call.collection, call.scope, call.collection.bound_part
         made = {each.name for each in bound.vectors if each.image_fields or each.text_fields}
         compared = any(made - each.object.vectors.keys() for each in chunk)
         fields = vector_fields(bound)
@@ -339,9 +339,10 @@ class Importer:
         except StoreRejected as error:
             # Such as stored images that are too large to be read in one call.
             log.info("stored_objects_unread", collection=collection.name, error=type(error).__qualname__)
-            if not collection.preserving:
+            if not collection.preserving and call.duplicates is None:
                 return _Known({}, ALWAYS)
-            # Replacing an object keeps what this version does not handle, so it must be known which are stored.
+            # It must be known which are stored: replacing an object keeps what this version does not handle, and an
+            # object that is stored is no duplicate to be left out.
             fields = ReturnFields(vectors=fields.vectors)
             return _Known(await self._store.get_objects(collection.name, ids, fields, scope), mark)
 

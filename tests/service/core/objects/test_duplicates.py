@@ -1,11 +1,15 @@
 """Duplicates by themselves: what is searched, and which objects of one chunk are compared with which."""
 
+import threading
 from collections.abc import Sequence
 from uuid import UUID
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from embedders.contract import Vector
+from service.core.objects import duplicates
 from service.core.objects.duplicates import Duplicate, DuplicateAction, DuplicateCheck, Duplicates
 from service.domain import Collection, DataType, Distance, NamedVector, Property, Space, StoredObject, WeightedField
 from service.errors import StoreRejected
@@ -34,9 +38,12 @@ async def find(
     *,
     stored: Sequence[StoredObject] = (),
     degrees: float = 5,
+    min_cosine: float | None = None,
 ) -> dict[int, Duplicate]:
     """Return what is found, by the objects' numbers."""
-    check = DuplicateCheck(action, float(np.cos(np.radians(degrees + 0.01))) if degrees else 0)
+    if min_cosine is None:
+        min_cosine = float(np.cos(np.radians(degrees + 0.01))) if degrees else 0
+    check = DuplicateCheck(action, min_cosine)
     known = {each.id: each for each in stored}
     found = await Duplicates(store).find(store._collections["Pictures"], check, objects, known, NO_TENANT)
     return {id_.int: each for id_, each in found.items()}
@@ -111,6 +118,56 @@ async def test_stored_pictures_that_cannot_be_read_are_near_and_not_known_to_be_
 
     assert not (await find(store, [at(0, 2, b"picture")]))[2].same_content
     assert await find(store, [at(0, 2, b"picture")], degrees=0) == {}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_equal_vectors_have_the_greatest_cosine_whatever_rounding_makes_of_it(
+    store: FakeStore, *, stored: bool
+) -> None:
+    before, objects = [at(angle, 1000 + angle) for angle in range(90)], [at(angle, angle) for angle in range(90)]
+    if stored:
+        await store.put_objects("Pictures", before)
+
+    found = await find(store, objects if stored else [*before, *objects], min_cosine=1)
+
+    assert {number: each.id.int for number, each in found.items()} == {n: 1000 + n for n in range(90)}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_the_same_content_is_found_whatever_cosine_is_asked_for(store: FakeStore, *, stored: bool) -> None:
+    before = at(0, 1, b"picture")
+    if stored:
+        await store.put_objects("Pictures", [before])
+    later = [at(1, 2, b"picture"), at(1, 3, b"another")]
+
+    found = await find(store, later if stored else [before, *later], min_cosine=1)
+
+    assert {number: (each.id.int, each.same_content) for number, each in found.items()} == {2: (1, True)}
+
+
+async def test_vectors_of_another_length_are_left_to_the_write(store: FakeStore) -> None:
+    longer = StoredObject(UUID(int=2), {}, {}, {"default": np.ones(3, np.float32)})
+
+    found = await find(store, [at(0, 1), longer, at(0, 3)])
+
+    assert {number: each.id.int for number, each in found.items()} == {3: 1}
+
+
+async def test_a_chunk_is_compared_beside_the_event_loop(store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    compute = duplicates._cosines
+
+    def noting(vectors: Sequence[Vector]) -> NDArray[np.float64]:
+        if len(vectors) == 3:
+            threads.append(threading.current_thread())
+        return compute(vectors)
+
+    monkeypatch.setattr(duplicates, "_cosines", noting)
+
+    await find(store, [at(0, 1), at(30, 2), at(60, 3)])
+
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
 
 
 async def test_an_object_that_loses_the_vector_meanwhile_is_no_neighbour(store: FakeStore) -> None:

@@ -1,15 +1,27 @@
 """Duplicates in an import: which objects are found to be some, what becomes of them, and what is refused."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pytest
 from grpc import StatusCode
 
-from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
+from service.domain import (
+    Collection,
+    DataType,
+    NamedVector,
+    Property,
+    ReturnFields,
+    Space,
+    StoredObject,
+    WeightedField,
+)
+from service.errors import StoreRejected
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.embedder import picture
 from tests.service.conftest import Wire, failure_of, over_every_wire, start_wire, stop_wire, unpack
@@ -126,6 +138,26 @@ async def test_a_repeated_import_says_the_same_again(pictures: Wire, action: pb.
         f"skipped for {A}" if action == SKIP else f"stored, as {A}",
         "stored",
     ]
+
+
+async def test_stored_objects_that_cannot_be_read_at_once_are_replaced_all_the_same(
+    pictures: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await import_(pictures, obj(A, image=RED), obj(B, image=RED), action=REPORT)
+    read = pictures.store.get_objects
+
+    async def some(collection: str, ids: Sequence[UUID], fields: ReturnFields, *rest: Any) -> dict[UUID, StoredObject]:
+        if len(ids) > 1 and fields.images:
+            raise StoreRejected("the answer is too large")
+        return await read(collection, ids, fields, *rest)
+
+    monkeypatch.setattr(pictures.store, "get_objects", some)
+
+    results = await import_(pictures, obj(A, image=RED), obj(B, image=RED, title="changed"))
+
+    assert [of(each) for each in results] == ["stored", f"stored, as {A}"]
+    stored = await pictures.objects.GetObject(pb.GetObjectRequest(collection="Pictures", id=B))
+    assert stored.object.properties["title"] == "changed"
 
 
 async def test_a_stored_object_is_replaced_even_if_it_duplicates_another(pictures: Wire) -> None:
