@@ -7,8 +7,10 @@ import grpc
 
 from service.core.evaluating.evaluator import Evaluator
 from service.core.evaluating.task import Stage
+from service.core.pictures import NO_PICTURES, Pictures
 from service.rpc.evaluation.messages import evaluation_to_pb
 from service.rpc.evaluation.request import parse_evaluation
+from service.rpc.shared.images import fetch_all_images, images_in
 from service.rpc.shared.requests import CallerKeys
 from vecgate.v1 import evaluation_service_pb2 as pb
 from vecgate.v1 import evaluation_service_pb2_grpc as pb_grpc
@@ -22,15 +24,19 @@ TOLD_EVERY_S = 0.2
 class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
     """Answers EvaluationService."""
 
-    def __init__(self, evaluator: Evaluator, keys: CallerKeys) -> None:
+    def __init__(self, evaluator: Evaluator, keys: CallerKeys, *, pictures: Pictures = NO_PICTURES) -> None:
         self._evaluator = evaluator
         self._keys = keys
+        self._pictures = pictures
 
     # A coroutine, not a generator, so that the interceptors wrap it as any other call; the stubs know only those.
     async def EvaluateCollection(  # type: ignore[override]
         self, request: pb.EvaluateCollectionRequest, context: Context
     ) -> None:
         """Evaluate a collection."""
+        # Not all of the request is walked: its answers are many, and have no images.
+        inputs = ((f"queries.queries[{n}].input", each.input) for n, each in enumerate(request.queries.queries))
+        await fetch_all_images(self._pictures, (found for path, each in inputs for found in images_in(each, path)))
         wishes = parse_evaluation(request)
         told_s = 0.0
 

@@ -16,7 +16,7 @@ from service.rpc.objects.messages import object_to_pb
 from service.rpc.search.projections import parse_projection, projection_to_pb
 from service.rpc.search.request import parse_search
 from service.rpc.shared.bounds import RequestLimits
-from service.rpc.shared.images import fetch_all_images
+from service.rpc.shared.images import fetch_all_images, images_in
 from service.rpc.shared.requests import CallerKeys, embedder_to_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1 import search_service_pb2_grpc as pb_grpc
@@ -49,7 +49,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
     async def SearchObjects(self, request: pb.SearchObjectsRequest, context: Context) -> pb.SearchObjectsResponse:
         """Find objects."""
         if request.WhichOneof("query") in WITH_IMAGES:
-            await fetch_all_images(self._pictures, request)
+            await fetch_all_images(self._pictures, images_in(request))
         result = await self._searcher.search(parse_search(request, self._limits), self._keys.of(context))
         embedders = [embedder_to_pb(each) for each in result.embedders]
         response = pb.SearchObjectsResponse(
@@ -67,7 +67,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
 
     async def ProjectObjects(self, request: pb.ProjectObjectsRequest, context: Context) -> pb.ProjectObjectsResponse:
         """Draw a map of a collection."""
-        await fetch_all_images(self._pictures, request)
+        await fetch_all_images(self._pictures, images_in(request))
         projection = parse_projection(request, self._limits)
         return await projection_to_pb(await self._projector.project(projection, self._keys.of(context)))
 

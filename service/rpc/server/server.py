@@ -148,7 +148,7 @@ class GrpcServer:
             SearchServicer(searcher, self._projector, limits, keys, pictures=pictures), services
         )
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(
-            EvaluationServicer(Evaluator(store, embedders, rerankers), keys), services
+            EvaluationServicer(Evaluator(store, embedders, rerankers), keys, pictures=pictures), services
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminServicer(

@@ -48,13 +48,13 @@ async def fetch_images(pictures: Pictures, images: Iterable[tuple[str, Image]]) 
     return refused
 
 
-async def fetch_all_images(pictures: Pictures, request: Message) -> None:
-    """Give the images of a request that have a URI their content.
+async def fetch_all_images(pictures: Pictures, images: Iterable[tuple[str, Image]]) -> None:
+    """Give all images that have a URI their content.
 
     Raises:
         ServiceError: one of them has none: all violations, or the first other error.
     """
-    refused = await fetch_images(pictures, images_in(request))
+    refused = await fetch_images(pictures, images)
     violations = Violations()
     for error in refused.values():
         if not isinstance(error, InvalidRequest):

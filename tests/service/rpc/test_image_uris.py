@@ -20,6 +20,7 @@ from tests.service.fetching.conftest import Listener, answer, redirect
 from vecgate.client import AsyncClient, Object, Reference
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as pb
+from vecgate.v1 import evaluation_service_pb2 as evaluation_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.input_pb2 import Image, Input
@@ -422,3 +423,27 @@ async def test_the_client_sends_references(site: Site) -> None:
     assert first.tolist() == second.tolist()
     assert [each.stored for each in outcomes] == [True]
     assert [each.object.id for each in result.hits] == [outcomes[0].id]
+
+
+async def test_the_images_of_an_evaluations_queries_are_fetched(site: Site) -> None:
+    await create(site.wire, "DATA_TYPE_BLOB")
+    await import_(site.wire, *(by_uri(site.uri(f"/p/{name}"), IDS[n]) for n, name in enumerate(("red", "blue"), 1)))
+
+    async def evaluate(*names: str) -> evaluation_pb.Evaluation:
+        queries = [
+            {
+                "id": str(n),
+                "input": {"image": {"uri": site.uri(f"/p/{name}")}},
+                "answers": [{"name": IDS[n]}],
+            }
+            for n, name in enumerate(names, 1)
+        ]
+        request = evaluation_pb.EvaluateCollectionRequest(collection="Photos", queries={"queries": queries}, limit=1)
+        *_, last = [each async for each in site.wire.evaluation.EvaluateCollection(request)]
+        return last.evaluation
+
+    (system,) = (await evaluate("red", "blue")).systems
+    refused = await failure_of(evaluate("red", "out"))
+
+    assert {each.estimate.mean for each in system.measures} == {1}
+    assert (refused.reason, refused.fields) == ("IMAGE_URI_NOT_ALLOWED", ["queries.queries[1].input.image.uri"])
