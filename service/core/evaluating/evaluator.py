@@ -8,7 +8,7 @@ import numpy as np
 
 from service.core.embedder_pool import EmbedderPool
 from service.core.evaluating.checks import check_wishes, measures_index
-from service.core.evaluating.index_ef import with_ef
+from service.core.evaluating.index_ef import EfChanges
 from service.core.evaluating.measures import Measure, check_measures, measure
 from service.core.evaluating.queries import QueryMaker, QuerySet
 from service.core.evaluating.results import (
@@ -53,6 +53,7 @@ class Evaluator:
         self._embedders = embedders
         self._rerankers = rerankers
         self._turn = asyncio.Lock()
+        self._efs = EfChanges(store)
 
     async def evaluate(self, wishes: EvaluationWishes, tell: Tell, api_key: str | None = None) -> Evaluation:
         """Return how well a collection is searched.
@@ -76,20 +77,35 @@ class Evaluator:
             # Two at once would slow each other down, and measure that.
             raise Overloaded("another evaluation is running on this server: try again later")
         async with self._turn:
+            # Otherwise this one would measure, and put back, an ef of the last one, whose caller has left.
+            await self._efs.settled()
             collection = self._embedders.resolve(await self._store.get_collection(wishes.collection))
             targets = check_wishes(collection, wishes, self._embedders, self._rerankers)
             task = Task(collection, wishes.scope, tell, api_key)
-            return await _Course(self._store, self._embedders, self._rerankers, wishes, task).run(targets)
+            course = _Course(self._store, self._embedders, self._rerankers, wishes, task, efs=self._efs)
+            return await course.run(targets)
+
+    async def close(self) -> None:
+        """Wait until indexes that were changed have their former ef again, for a few seconds at most."""
+        await self._efs.close()
 
 
 class _Course:
     """The course of one evaluation."""
 
     def __init__(
-        self, store: Store, embedders: EmbedderPool, rerankers: RerankerPool, wishes: EvaluationWishes, task: Task
+        self,
+        store: Store,
+        embedders: EmbedderPool,
+        rerankers: RerankerPool,
+        wishes: EvaluationWishes,
+        task: Task,
+        *,
+        efs: EfChanges,
     ) -> None:
         self._store = store
         self._embedders = embedders
+        self._efs = efs
         self._wishes = wishes
         self._task = task
         self._truth = IndexTruth(store, task)
@@ -182,7 +198,7 @@ class _Course:
 
     async def _search(self, run: Run, queries: QuerySet) -> Run:
         """Run a system's searches, with its ef."""
-        async with with_ef(self._store, self._task.collection.name, run.target, run.system.ef):
+        async with self._efs.changed(self._task.collection.name, run.target.name, run.system.ef):
             return await self._runner.run(run, queries, self._wishes.limit, self._searched)
 
     async def _searched(self) -> None:

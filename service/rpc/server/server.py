@@ -131,6 +131,7 @@ class GrpcServer:
         self._writes = Writes()
         self._settler = Settler(store, self._writes)
         self._projector = Projector(store, embedders, self._writes)
+        self._evaluator = Evaluator(store, embedders, rerankers)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
             EmbeddingServicer(embedders, rerankers, limits, _server_limits(settings, limits), keys, pictures=pictures),
@@ -148,7 +149,7 @@ class GrpcServer:
             SearchServicer(searcher, self._projector, limits, keys, pictures=pictures), services
         )
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(
-            EvaluationServicer(Evaluator(store, embedders, rerankers), keys, pictures=pictures), services
+            EvaluationServicer(self._evaluator, keys, pictures=pictures), services
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminServicer(
@@ -195,8 +196,8 @@ class GrpcServer:
         await self._settler.close()
         self._calls.close()
         self._projector.close()
-        # Writes that were begun for callers that have left.
-        await self._writes.close()
+        # Writes and changes of indexes that were begun for callers that have left.
+        await asyncio.gather(self._writes.close(), self._evaluator.close())
 
 
 def _object_workers(
