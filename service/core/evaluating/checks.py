@@ -1,6 +1,8 @@
 """Whether an evaluation fits its collection and this server."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from uuid import UUID
 
 from service.core.embedder_pool import EmbedderPool
 from service.core.reranker_pool import RerankerPool
@@ -17,6 +19,7 @@ from service.domain import (
     Reranking,
     System,
     WrittenQueries,
+    WrittenQuery,
     unknown_property,
     unknown_vector,
 )
@@ -56,6 +59,48 @@ def check_wishes(
         path = QUERIES_PATH[type(wishes.queries)]
         violations.require(measured, path, "have no known answers, and index recall is left out: nothing is measured")
     return targets
+
+
+def with_ids(collection: Collection, wishes: EvaluationWishes) -> EvaluationWishes:
+    """Return an evaluation whose answers are written as those of hits are, where they are UUIDs.
+
+    There may be so many answers that this takes longer than the event loop may be kept.
+
+    Args:
+        collection: the collection.
+        wishes: what fits it.
+
+    Raises:
+        InvalidRequest: answers are no UUIDs, and so could not be found; the queries that have such are listed.
+    """
+    written = wishes.queries
+    if not isinstance(written, WrittenQueries):
+        return wishes
+    name = written.answer_property
+    property_ = collection.find_property(name) if name else None
+    if property_ is not None and property_.data_type is not DataType.UUID:
+        return wishes
+    what = f"values of {name!r} are UUIDs" if name else "ids of objects are UUIDs; or set answer_property"
+    with collecting() as violations:
+        read = tuple(
+            _with_ids(each, f"queries.queries[{index}].answers", what, violations)
+            for index, each in enumerate(written.queries)
+        )
+    return replace(wishes, queries=replace(written, queries=read))
+
+
+def _with_ids(query: WrittenQuery, path: str, what: str, violations: Violations) -> WrittenQuery:
+    answers, wrong = {}, []
+    for name, gain in query.answers.items():
+        try:
+            answers[str(UUID(name))] = gain
+        except ValueError:
+            wrong.append(name)
+    if wrong:
+        violations.add(
+            path, f"has {len(wrong)} names that are no UUIDs, such as {wrong[0][:40]!r}; {what}", "INVALID_ID"
+        )
+    return replace(query, answers=answers)
 
 
 def measures_index(wishes: EvaluationWishes, system: System) -> bool:

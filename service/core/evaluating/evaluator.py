@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.core.embedder_pool import EmbedderPool
-from service.core.evaluating.checks import check_wishes, measures_index
+from service.core.evaluating.checks import check_wishes, measures_index, with_ids
 from service.core.evaluating.index_ef import EfChanges
 from service.core.evaluating.measures import Measure, check_measures, measure
 from service.core.evaluating.queries import QueryMaker, QuerySet
@@ -81,6 +81,7 @@ class Evaluator:
             await self._efs.settled()
             collection = self._embedders.resolve(await self._store.get_collection(wishes.collection))
             targets = check_wishes(collection, wishes, self._embedders, self._rerankers)
+            wishes = await asyncio.to_thread(with_ids, collection, wishes)
             task = Task(collection, wishes.scope, tell, api_key)
             course = _Course(self._store, self._embedders, self._rerankers, wishes, task, efs=self._efs)
             return await course.run(targets)

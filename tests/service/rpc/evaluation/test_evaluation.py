@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,8 @@ import pytest
 from grpc import StatusCode
 
 from embedders.contract import Priority, Purpose
-from service.domain import StoredObject
+from service.domain import DataType, Property, StoredObject
+from service.errors import MAX_VIOLATIONS
 from tests.conftest import assert_close
 from tests.fakes.reranker import FakeReranker
 from tests.service.conftest import Failure, Wire, failure_of, over_every_wire, start_wire, stop_wire
@@ -19,6 +21,8 @@ from vecgate.v1 import evaluation_service_pb2 as pb
 TITLES = [f"picture number {number}" for number in range(40)]
 MANY = [{"name": str(each)} for each in range(11)]
 HNSW = {"hnsw": {"ef": 64}}
+GONE = "5a7c2f0e-8d1b-4c39-9e64-b1f0a2d37c58"
+"""An id that no object has."""
 
 
 def wanted(**fields: Any) -> pb.EvaluateCollectionRequest:
@@ -127,7 +131,7 @@ async def test_a_wrong_model_is_found_and_named(wire: Wire) -> None:
 async def test_the_callers_queries_are_measured_against_their_answers_by_id_or_by_value(wire: Wire) -> None:
     ids = await crowd(wire)
     by_id = [
-        {"id": str(row), "input": {"text": TITLES[row]}, "answers": [{"name": str(ids[row])}, {"name": "gone"}]}
+        {"id": str(row), "input": {"text": TITLES[row]}, "answers": [{"name": str(ids[row])}, {"name": GONE}]}
         for row in range(10)
     ]
     by_value = [{"id": "a", "input": {"text": TITLES[0]}, "answers": [{"name": "1", "gain": 3}]}]
@@ -139,6 +143,42 @@ async def test_the_callers_queries_are_measured_against_their_answers_by_id_or_b
     assert measures(first.systems[0])["reciprocal_rank"] == 1
     assert measures(second.systems[0])["ndcg"] == 1
     assert len(first.vectors) == 0
+
+
+async def test_answers_are_ids_however_they_are_written(wire: Wire) -> None:
+    (id_, *_) = await crowd(wire)
+    within = wire.store._objects["Pictures"]
+    collection = await wire.store.get_collection("Pictures")
+    properties = (*collection.properties, Property("ref", DataType.UUID))
+    await wire.store.update_collection(replace(collection, properties=properties))
+    within[id_].properties = {**within[id_].properties, "ref": GONE}
+
+    async def ndcg(name: str, answer_property: str = "") -> float:
+        asked = {"id": "a", "input": {"text": TITLES[0]}, "answers": [{"name": name}]}
+        found = await evaluate(
+            wire, queries={"queries": [asked], "answer_property": answer_property}, skip_index_recall=True
+        )
+        return measures(found.systems[0])["ndcg"]
+
+    assert [await ndcg(each) for each in (str(id_).upper(), id_.hex, f"{{{id_}}}")] == [1, 1, 1]
+    assert [await ndcg(each, "ref") for each in (GONE.upper(), UUID(GONE).hex)] == [1, 1]
+
+
+async def test_names_that_can_be_no_ids_are_refused_once_for_each_query(wire: Wire) -> None:
+    await crowd(wire)
+    names = [[GONE], ["a.jpg", "b.jpg"], [GONE, "c.jpg"], *[[f"{number}.jpg"] for number in range(500)]]
+    asked = [
+        {"id": str(row), "input": {"text": "a"}, "answers": [{"name": name} for name in each]}
+        for row, each in enumerate(names)
+    ]
+    wire.embedder.calls.clear()
+
+    failure = await refused(wire, queries={"queries": asked})
+
+    assert failure.reason == "INVALID_ID"
+    assert failure.fields[:2] == ["queries.queries[1].answers", "queries.queries[2].answers"]
+    assert len(failure.fields) <= MAX_VIOLATIONS
+    assert not wire.embedder.calls
 
 
 async def test_systems_are_compared_with_the_first_one_and_a_bad_alpha_is_named(wire: Wire) -> None:
