@@ -21,8 +21,9 @@ from service.store.base import Store
 MAX_LENGTH_ERROR = 0.01
 """By how much a vector's length may differ from 1."""
 
-HUB_SHARE, HUB_TIMES = 0.05, 10
-"""A hub is among the nearest of more than 5 % of the queries, and ten times as often as if all were it equally."""
+HUB_SHARE, HUB_TIMES, HUB_LEAST = 0.05, 10, 10
+"""A hub is among the nearest of more than 5 % of the queries, ten times as often as if all were it equally, and of at
+least 10 queries: of few queries, 5 % are less than one."""
 
 READ_AT_ONCE = 50
 """Objects whose vectors are read at a time."""
@@ -86,7 +87,8 @@ class VectorCounts:
         count, limit = nearest.ids.shape
         often = Counter(id_ for row in nearest.ids for id_ in row if id_ is not None)
         fair = count * limit / max(1, len(self._hashes))
-        self.hubs = sum(each > max(HUB_SHARE * count, HUB_TIMES * fair) for each in often.values())
+        most = max(HUB_SHARE * count, HUB_TIMES * fair)
+        self.hubs = sum(each > most and each >= HUB_LEAST for each in often.values())
         if queries is not None and self._centre is not None and len(self._hashes):
             scaled = queries / np.linalg.norm(queries, axis=1, keepdims=True)
             self.gap = float(np.linalg.norm(scaled.mean(axis=0) - self._centre / len(self._hashes)))
