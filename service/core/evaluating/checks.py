@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from uuid import UUID
 
+from service.access import Permission, calling_account, check_permission
 from service.core.embedder_pool import EmbedderPool
 from service.core.reranker_pool import RerankerPool
 from service.core.searching.checks import check_keywords, default_target
@@ -29,6 +30,18 @@ NAMING = frozenset({DataType.TEXT, DataType.INT, DataType.UUID})
 """Types of properties whose values can name answers."""
 
 QUERIES_PATH = {ObjectQueries: "objects", CaptionQueries: "captions", WrittenQueries: "queries"}
+
+
+def check_reader(wishes: EvaluationWishes) -> None:
+    """Check that the caller may read what an evaluation shows of stored objects.
+
+    Raises:
+        PermissionDenied: the client may not search, and would read captions, or learn values by answers that fit.
+    """
+    queries = wishes.queries
+    if isinstance(queries, CaptionQueries) or (isinstance(queries, WrittenQueries) and queries.answer_property):
+        what = "evaluate with captions or values of stored objects"
+        check_permission(calling_account.get().client, frozenset({Permission.SEARCH}), what)
 
 
 def check_wishes(

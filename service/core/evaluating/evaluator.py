@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.core.embedder_pool import EmbedderPool
-from service.core.evaluating.checks import check_wishes, measures_index, with_ids
+from service.core.evaluating.checks import check_reader, check_wishes, measures_index, with_ids
 from service.core.evaluating.index_ef import EfChanges
 from service.core.evaluating.measures import Measure, check_measures, measure
 from service.core.evaluating.queries import QueryMaker, QuerySet
@@ -64,6 +64,7 @@ class Evaluator:
             api_key: the caller's own key for NIMs; None for this server's.
 
         Raises:
+            PermissionDenied: the client may not search, and the evaluation shows texts or values of objects.
             Overloaded: another evaluation runs on this server.
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
@@ -73,6 +74,7 @@ class Evaluator:
             EmbedderError: an embedder or a reranker failed.
             StoreUnavailable: the store failed.
         """
+        check_reader(wishes)
         if self._turn.locked():
             # Two at once would slow each other down, and measure that.
             raise Overloaded("another evaluation is running on this server: try again later")
