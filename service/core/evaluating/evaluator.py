@@ -140,11 +140,11 @@ class _Course:
         if indexed:
             await self._truth.read(list(indexed.values()), queries, wishes.limit, objects)
         everything = range(len(queries.queries))
-        runs = [
-            await self._search(Run(system, target, everything), queries)
-            for system, target in zip(wishes.systems, targets, strict=True)
-        ]
-        values = [await self._measure(each, queries) for each in runs]
+        runs, values = [], []
+        for system, target in zip(wishes.systems, targets, strict=True):
+            runs.append(await self._search(Run(system, target, everything), queries))
+            values.append(await self._measure(runs[-1], queries))
+            runs[-1].forget(SHOWN)
         ef = await self._suggest_ef(targets[0], queries)
         alpha = await self._suggest_alpha(targets[0], queries)
         main = Measure.NDCG if queries.answered else Measure.INDEX_RECALL

@@ -1,5 +1,6 @@
 """The queries of an evaluation, with their vectors: sampled objects, their captions, or the caller's own."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from embedders.contract import (
     Vector,
 )
 from embedders.errors import InputRejected
-from embedders.texts import is_blank
+from embedders.texts import cut_text, is_blank
 from service.core.embedder_pool import EmbedderPool
 from service.core.evaluating.task import Stage, Task
 from service.core.projecting.sample import SampleOf, read_sample
@@ -41,7 +42,10 @@ EMBEDDED_AT_ONCE = 64
 """Inputs of one call of an embedder, after which the caller hears how far it is."""
 
 MAX_QUERY_VALUES = 20_480_000
-"""Values in the vectors of all queries, for each named vector: 82 MB."""
+"""Values in the vectors of all queries together: 82 MB."""
+
+MAX_WORDS_BYTES = 64 * 1024
+"""Bytes of a caption, as of the words of a search; longer ones are cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +127,19 @@ class QueryMaker:
         names = [each.name for each in self._targets]
         queries: list[Query] = []
         rows: dict[str, list[Vector]] = {name: [] for name in names}
+        values = 0
         fields = ReturnFields(vectors=names)
         async for page in self._sample(wanted.size, fields):
             for each in page:
                 if all(name in each.vectors and each.vectors[name].any() for name in names):
                     queries.append(Query(str(each.id), object=each.id))
+                    values += sum(each.vectors[name].size for name in names)
+                    _check_size(values)
                     for name in names:
                         rows[name].append(each.vectors[name])
         _check_any(queries, "objects.sample_size", f"has the vectors {', '.join(names)}; fill them with a backfill")
-        return QuerySet(queries, {name: _stacked(found) for name, found in rows.items()}, by_objects=True)
+        vectors = {name: await _stacked(found) for name, found in rows.items()}
+        return QuerySet(queries, vectors, by_objects=True)
 
     async def _of_captions(self, wanted: CaptionQueries) -> QuerySet:
         queries: list[Query] = []
@@ -140,15 +148,16 @@ class QueryMaker:
             for each in page:
                 text = each.properties.get(wanted.property)
                 if isinstance(text, str) and not is_blank(text):
-                    queries.append(Query(str(each.id), text, each.id, {str(each.id): 1}))
+                    words = cut_text(text, MAX_WORDS_BYTES)
+                    queries.append(Query(str(each.id), words, each.id, {str(each.id): 1}))
         _check_any(queries, "captions.property", f"has a text in {wanted.property!r}; name another property")
         inputs: list[Input] = [TextInput(each.text, truncate=True) for each in queries]
-        vectors, refused, work = await self._embed(inputs)
+        rows, refused, work = await self._embed(inputs)
         kept = [row for row in range(len(queries)) if row not in refused]
         _check_any(kept, "captions.property", f"has a text in {wanted.property!r} that the model reads")
         return QuerySet(
             [queries[row] for row in kept],
-            {name: _stacked([rows[row] for row in kept]) for name, rows in vectors.items()},
+            await self._stack(rows, kept),
             answered=True,
             embedded=work.inputs,
             embedding_s=work.seconds,
@@ -157,7 +166,7 @@ class QueryMaker:
     async def _written(self, wanted: WrittenQueries) -> QuerySet:
         queries = [Query(each.id, _text_of(each.content), None, each.answers) for each in wanted.queries]
         contents = [each.content for each in wanted.queries]
-        vectors, refused, work = await self._embed(contents)
+        rows, refused, work = await self._embed(contents)
         with collecting() as violations:
             for row, error in refused.items():
                 asked = wanted.queries[row]
@@ -166,7 +175,7 @@ class QueryMaker:
                 violations.extend(refusal.violations)
         return QuerySet(
             queries,
-            {name: _stacked([rows[row] for row in range(len(queries))]) for name, rows in vectors.items()},
+            await self._stack(rows, range(len(queries))),
             answered=bool(wanted.queries[0].answers),
             answer_property=wanted.answer_property,
             embedded=work.inputs,
@@ -187,14 +196,14 @@ class QueryMaker:
     async def _embed(
         self, inputs: Sequence[Input]
     ) -> tuple[dict[str, dict[int, Vector]], dict[int, InputRejected], _Work]:
-        """Return the vectors of inputs by named vector and row, why others have none, and what it took."""
+        """Return the vectors of inputs by space and row, why others have none, and what it took."""
         options = EmbedOptions(Purpose.QUERY, Priority.BULK, self._task.api_key)
-        vectors: dict[str, dict[int, Vector]] = {}
         spaces: dict[str, dict[int, Vector]] = {}
         refused: dict[int, InputRejected] = {}
         work = _Work()
+        values = 0
         for target in self._targets:
-            space = target.space.id if target.space else ""
+            space = _space_of(target)
             if space not in spaces:
                 embedders = self._embedders.for_vector(self._task.collection.name, target)
                 rows = spaces[space] = {}
@@ -202,12 +211,21 @@ class QueryMaker:
                 for start in range(0, len(inputs), EMBEDDED_AT_ONCE):
                     some = inputs[start : start + EMBEDDED_AT_ONCE]
                     _, outcomes = await self._embedders.embed_with_first(embedders, some, options)
-                    _sort(start, outcomes, rows, refused)
+                    values += _sort(start, outcomes, rows, refused)
+                    _check_size(values)
                     work.inputs += len(some)
                     await self._task.tell(Stage.EMBEDDING, work.inputs, len(inputs) * len(self._targets))
                 work.seconds += time.perf_counter() - begun
-            vectors[target.name] = spaces[space]
-        return vectors, refused, work
+        return spaces, refused, work
+
+    async def _stack(self, spaces: Mapping[str, Mapping[int, Vector]], kept: Sequence[int]) -> dict[str, Vector]:
+        """Return by named vector the vectors of some rows; named vectors of one space share them."""
+        stacked = {space: await _stacked([rows[row] for row in kept]) for space, rows in spaces.items()}
+        return {each.name: stacked[_space_of(each)] for each in self._targets}
+
+
+def _space_of(target: NamedVector) -> str:
+    return target.space.id if target.space else ""
 
 
 def _text_of(content: Input) -> str:
@@ -216,20 +234,27 @@ def _text_of(content: Input) -> str:
 
 def _sort(
     start: int, outcomes: Sequence[Outcome], vectors: dict[int, Vector], refused: dict[int, InputRejected]
-) -> None:
+) -> int:
+    """Sort what became of inputs; return how many values there are in their vectors."""
+    values = 0
     for row, outcome in enumerate(outcomes, start):
         if isinstance(outcome, Embedding):
             vectors[row] = outcome.vector
+            values += outcome.vector.size
         else:
             refused[row] = outcome
+    return values
 
 
-def _stacked(rows: Sequence[Vector]) -> Vector:
-    size = sum(map(len, rows))
-    if size > MAX_QUERY_VALUES:
-        message = f"have {size} values in their vectors, the most is {MAX_QUERY_VALUES}; take fewer queries"
+def _check_size(values: int) -> None:
+    if values > MAX_QUERY_VALUES:
+        message = f"have more than {MAX_QUERY_VALUES} values in their vectors; take fewer queries or vectors"
         raise InvalidRequest([Violation("queries", message)])
-    return np.stack(rows).astype(np.float32)
+
+
+async def _stacked(rows: Sequence[Vector]) -> Vector:
+    # Of the most queries, this takes longer than the event loop may be kept.
+    return await asyncio.to_thread(np.stack, rows, dtype=np.float32)
 
 
 def _check_any(found: Sequence[object], path: str, what: str) -> None:

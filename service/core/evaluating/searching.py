@@ -42,7 +42,7 @@ class Run:
         target: the named vector that it searches.
         rows: which queries were asked, by their places in the set.
         ids: for each the objects that were found, best first, without its own one where that is no hit.
-        names: for each the names of what was found, as answers have them, each once.
+        names: for each the names of what was found, as answers have them, each once; empty where none are known.
         lost: objects that were not found by their own vectors.
         seconds: float64, shape (rows,): how long each search took.
     """
@@ -54,6 +54,11 @@ class Run:
     names: list[list[str]] = field(default_factory=list)
     lost: list[UUID | None] = field(default_factory=list)
     seconds: Values = field(default_factory=lambda: np.zeros(0))
+
+    def forget(self, shown: int) -> None:
+        """Keep only so many hits of each query, when all of them have been measured."""
+        self.ids = [ids[:shown] for ids in self.ids]
+        self.names = []
 
 
 class SystemRunner:
@@ -122,8 +127,9 @@ def _keep(run: Run, query: Query, hits: Sequence[Hit], queries: QuerySet, limit:
         run.lost.append(query.object)
     kept = [hit for hit in hits if not (queries.by_objects and hit.object.id == query.object)][:limit]
     run.ids.append([hit.object.id for hit in kept])
-    names = (_name_of(hit, queries.answer_property) for hit in kept)
-    run.names.append(list(dict.fromkeys(name for name in names if name is not None)))
+    if queries.answered:
+        names = (_name_of(hit, queries.answer_property) for hit in kept)
+        run.names.append(list(dict.fromkeys(name for name in names if name is not None)))
 
 
 def _name_of(hit: Hit, property_: str) -> str | None:

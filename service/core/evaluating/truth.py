@@ -123,7 +123,9 @@ class IndexTruth:
         own = [each.object if queries.by_objects else None for each in queries.queries]
         for each in targets:
             assert each.distance is not None
-            self._nearest[each.name] = Nearest(each.distance, queries.vectors[each.name], limit, own)
+            vectors = queries.vectors[each.name]
+            # Scaling the vectors of the most queries takes longer than the event loop may be kept.
+            self._nearest[each.name] = await asyncio.to_thread(Nearest, each.distance, vectors, limit, own)
             self.counts[each.name] = VectorCounts()
         done = 0
         async for page in every_object(self._store, self._collection, list(self._nearest), self._scope):

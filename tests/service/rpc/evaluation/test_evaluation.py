@@ -11,6 +11,7 @@ import pytest
 from grpc import StatusCode
 
 from embedders.contract import Priority, Purpose
+from service.core.evaluating import queries
 from service.domain import DataType, Property, StoredObject
 from service.errors import MAX_VIOLATIONS
 from tests.conftest import assert_close
@@ -408,6 +409,15 @@ async def test_a_collection_that_is_not_there_or_has_no_objects_is_named(wire: W
 
     assert missing.reason == "COLLECTION_NOT_FOUND"
     assert (empty.reason, empty.fields) == ("INVALID_INPUT", ["objects.sample_size"])
+
+
+async def test_long_captions_are_cut_as_the_words_of_a_search_are(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    await crowd(wire)
+    monkeypatch.setattr(queries, "MAX_WORDS_BYTES", 7)
+
+    found = await evaluate(wire, captions={"property": "title"}, limit=1)
+
+    assert {each.text for each in found.queries} == {"picture"}
 
 
 async def test_long_words_of_a_query_are_cut_in_the_result(wire: Wire) -> None:
