@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from google.protobuf import json_format
 
-from service.cli.connection import AddressOption, TenantOption, connected
+from service.cli.connection import EVALUATION_TIMEOUT_S, TIMEOUT_S, AddressOption, TenantOption, connected
 from service.cli.evaluating import (
     AnswerOption,
     CaptionOption,
@@ -347,7 +347,7 @@ def update(
     if texts:
         said = {field.name for field, _ in wanted.ListFields()} - {"name", "object_count"}
         mask = sorted(said | texts.keys())
-    with connected(context, address) as client:
+    with connected(context, address, EVALUATION_TIMEOUT_S if if_better else TIMEOUT_S) as client:
         if if_better:
             check_better(client, request, wanted.default_vector, measure)
         client.update_collection(wanted, mask, removed_vectors=removed_vectors or ())

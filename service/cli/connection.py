@@ -15,6 +15,8 @@ from vecgate.client import Client, VecgateError
 DEFAULT_ADDRESS = "127.0.0.1:50070"
 # As long as the server gives a call by default: large models need minutes for a chunk of pictures on a CPU.
 TIMEOUT_S = 300.0
+# How long an evaluation takes is up to the collection, and the server ends it.
+EVALUATION_TIMEOUT_S = 24 * 3600.0
 
 GlobalAddressOption = Annotated[
     str,
@@ -98,9 +100,9 @@ class Connection:
     credentials: grpc.ChannelCredentials | None = None
     explorer_url: str = ""
 
-    def client(self, address: str | None) -> Client:
+    def client(self, address: str | None, timeout_s: float = TIMEOUT_S) -> Client:
         """Return a client, of another address if one is given."""
-        return Client(address or self.address, timeout_s=TIMEOUT_S, api_key=self.api_key, credentials=self.credentials)
+        return Client(address or self.address, timeout_s=timeout_s, api_key=self.api_key, credentials=self.credentials)
 
 
 def credentials_of(*, tls: bool, ca: Path | None, cert: Path | None) -> grpc.ChannelCredentials | None:
@@ -115,15 +117,16 @@ def credentials_of(*, tls: bool, ca: Path | None, cert: Path | None) -> grpc.Cha
 
 
 @contextmanager
-def connected(context: typer.Context, address: str | None) -> Iterator[Client]:
+def connected(context: typer.Context, address: str | None, timeout_s: float = TIMEOUT_S) -> Iterator[Client]:
     """Yield a client; a failed call or an unreadable file ends the command with one line and its exit code.
 
     Args:
         context: of the command.
         address: given with the command itself; None means the one given before it.
+        timeout_s: for each of its calls.
     """
     given = context.find_object(Connection) or Connection(DEFAULT_ADDRESS)
-    with given.client(address) as client:
+    with given.client(address, timeout_s) as client:
         try:
             yield client
         except VecgateError as error:

@@ -9,7 +9,7 @@ import typer
 from google.protobuf import json_format
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from service.cli.connection import AddressOption, TenantOption, connected
+from service.cli.connection import EVALUATION_TIMEOUT_S, AddressOption, TenantOption, connected
 from service.cli.evaluation_page import MEASURES, evaluation_page
 from service.cli.output import (
     EXIT_FAILED,
@@ -179,7 +179,7 @@ def evaluate(
     request.allow_ef_change = allow_change_ef
     if suggest:
         _set_suggestions(request, wanted_recall)
-    with connected(context, address) as client:
+    with connected(context, address, EVALUATION_TIMEOUT_S) as client:
         found = run_evaluation(client, request)
         if html is not None:
             html.write_text(evaluation_page(client, collection, found, tenant), encoding="utf-8")

@@ -278,7 +278,9 @@ class CaptionQueries(_message.Message):
     PROPERTY_FIELD_NUMBER: _builtins.int
     SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
     property: _builtins.str
-    """Required. The text property. If the named vector is made of it, too, its own text is easy to find, and the result says so."""
+    """Required. The text property, which needs the permission search. If the named vector is made of it, too, its own text is easy to
+    find, and the result says so.
+    """
     sample_size: _builtins.int
     """Optional. How many objects, from all over the collection, 0 to 1000; 0 means 200. Those without a text do not count."""
     def __init__(
@@ -304,7 +306,9 @@ class WrittenQueries(_message.Message):
     QUERIES_FIELD_NUMBER: _builtins.int
     ANSWER_PROPERTY_FIELD_NUMBER: _builtins.int
     answer_property: _builtins.str
-    """Optional. The property, of type text, int or uuid, whose values name the answers. Default: answers are ids of objects."""
+    """Optional. The property, of type text, int or uuid, whose values name the answers. Default: answers are ids of objects. It needs the
+    permission search.
+    """
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___WrittenQuery]:
         """Required. 1 to 1000 queries (BATCH_TOO_LARGE). All have answers, or none (INVALID_INPUT)."""
@@ -366,7 +370,9 @@ class Answer(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     GAIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. The id of an object, or the value of the answer_property."""
+    """Required. The id of an object, or the value of the answer_property. Ids and values of type uuid may be written in any way that UUIDs
+    are (INVALID_ID).
+    """
     gain: _builtins.int
     """Optional. How good it is, 0 to 1000; 0 means 1."""
     def __init__(
@@ -736,7 +742,7 @@ class SystemComparison(_message.Message):
     chance: _builtins.float
     """How often chance alone makes a difference as large, 0 to 1, by random exchanges of the two systems."""
     real: _builtins.bool
-    """Whether the difference is real: chance is under 0.01, divided by the number of comparisons with the first system."""
+    """Whether the difference is real: chance is under 0.01, divided by the number of comparisons, of all systems and measures."""
     @_builtins.property
     def difference(self) -> Global___Estimate:
         """The mean of the differences."""
@@ -854,7 +860,9 @@ class VectorCounts(_message.Message):
     off_length: _builtins.int
     """Those in which it has not unit length."""
     hubs: _builtins.int
-    """Those that are among the nearest of more than 5 % of the queries, and ten times as often as if all were so equally often."""
+    """Those that are among the nearest of more than 5 % of the queries, of 10 or more, and ten times as often as if all were so equally
+    often.
+    """
     query_gap: _builtins.float
     """How far the centre of the queries' vectors is from that of the objects', all scaled to unit length. In models that read texts and
     images, texts lie apart from images; so distances of searches by text and by image cannot be compared. Unset where the queries are

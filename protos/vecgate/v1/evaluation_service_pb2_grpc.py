@@ -47,13 +47,14 @@ class EvaluationServiceServicer(object):
     """
 
     def EvaluateCollection(self, request, context):
-        """EvaluateCollection searches a collection by many queries in one or several ways, and measures each way: how much of what exact
-        search finds the index finds; where answers are known, how far up they are; and how long searches take. It tells how far it is,
-        and at the end the result. It changes nothing, but for the `ef` of an index if `allow_ef_change` is set. One evaluation runs at a
-        time on each server (OVERLOADED); it searches one query after the other, embeds after what waits for an answer, and ends when
-        its caller leaves. The time limit of a call is the server's max_call_s. Errors: INVALID_INPUT, BATCH_TOO_LARGE, UNKNOWN_VECTOR,
-        UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, RERANKER_NOT_FOUND, COLLECTION_NOT_BOUND,
-        EMBEDDING_SPACE_MISMATCH, PACKAGE_MISSING, OVERLOADED, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE.
+        """EvaluateCollection searches a collection by many queries in one or several ways, and measures each way: how much of what exact search
+        finds the index finds; where answers are known, how far up they are; and how long searches take. It tells how far it is, and at the
+        end the result. It changes nothing, but for the `ef` of an index if `allow_ef_change` is set. One evaluation runs at a time on each
+        server (OVERLOADED); it searches one query after the other, embeds after what waits for an answer, and ends when its caller leaves.
+        The time limit of a call is the server's max_call_s. Captions, and an answer_property, need the permission search beside admin,
+        because the result shows texts and values of stored objects. Errors: INVALID_INPUT, INVALID_ID, BATCH_TOO_LARGE, UNKNOWN_VECTOR,
+        UNKNOWN_PROPERTY, INVALID_PROPERTY, PERMISSION_DENIED, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, RERANKER_NOT_FOUND,
+        COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, PACKAGE_MISSING, OVERLOADED, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,13 +34,14 @@ class EvaluationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EvaluationServiceAsyncStub: ...
     EvaluateCollection: _grpc.UnaryStreamMultiCallable[_evaluation_service_pb2.EvaluateCollectionRequest, _evaluation_service_pb2.EvaluateCollectionResponse]
-    """EvaluateCollection searches a collection by many queries in one or several ways, and measures each way: how much of what exact
-    search finds the index finds; where answers are known, how far up they are; and how long searches take. It tells how far it is,
-    and at the end the result. It changes nothing, but for the `ef` of an index if `allow_ef_change` is set. One evaluation runs at a
-    time on each server (OVERLOADED); it searches one query after the other, embeds after what waits for an answer, and ends when
-    its caller leaves. The time limit of a call is the server's max_call_s. Errors: INVALID_INPUT, BATCH_TOO_LARGE, UNKNOWN_VECTOR,
-    UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, RERANKER_NOT_FOUND, COLLECTION_NOT_BOUND,
-    EMBEDDING_SPACE_MISMATCH, PACKAGE_MISSING, OVERLOADED, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE.
+    """EvaluateCollection searches a collection by many queries in one or several ways, and measures each way: how much of what exact search
+    finds the index finds; where answers are known, how far up they are; and how long searches take. It tells how far it is, and at the
+    end the result. It changes nothing, but for the `ef` of an index if `allow_ef_change` is set. One evaluation runs at a time on each
+    server (OVERLOADED); it searches one query after the other, embeds after what waits for an answer, and ends when its caller leaves.
+    The time limit of a call is the server's max_call_s. Captions, and an answer_property, need the permission search beside admin,
+    because the result shows texts and values of stored objects. Errors: INVALID_INPUT, INVALID_ID, BATCH_TOO_LARGE, UNKNOWN_VECTOR,
+    UNKNOWN_PROPERTY, INVALID_PROPERTY, PERMISSION_DENIED, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, RERANKER_NOT_FOUND,
+    COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, PACKAGE_MISSING, OVERLOADED, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -49,13 +50,14 @@ class EvaluationServiceAsyncStub(EvaluationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     EvaluateCollection: _aio.UnaryStreamMultiCallable[_evaluation_service_pb2.EvaluateCollectionRequest, _evaluation_service_pb2.EvaluateCollectionResponse]  # type: ignore[assignment]
-    """EvaluateCollection searches a collection by many queries in one or several ways, and measures each way: how much of what exact
-    search finds the index finds; where answers are known, how far up they are; and how long searches take. It tells how far it is,
-    and at the end the result. It changes nothing, but for the `ef` of an index if `allow_ef_change` is set. One evaluation runs at a
-    time on each server (OVERLOADED); it searches one query after the other, embeds after what waits for an answer, and ends when
-    its caller leaves. The time limit of a call is the server's max_call_s. Errors: INVALID_INPUT, BATCH_TOO_LARGE, UNKNOWN_VECTOR,
-    UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, RERANKER_NOT_FOUND, COLLECTION_NOT_BOUND,
-    EMBEDDING_SPACE_MISMATCH, PACKAGE_MISSING, OVERLOADED, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE.
+    """EvaluateCollection searches a collection by many queries in one or several ways, and measures each way: how much of what exact search
+    finds the index finds; where answers are known, how far up they are; and how long searches take. It tells how far it is, and at the
+    end the result. It changes nothing, but for the `ef` of an index if `allow_ef_change` is set. One evaluation runs at a time on each
+    server (OVERLOADED); it searches one query after the other, embeds after what waits for an answer, and ends when its caller leaves.
+    The time limit of a call is the server's max_call_s. Captions, and an answer_property, need the permission search beside admin,
+    because the result shows texts and values of stored objects. Errors: INVALID_INPUT, INVALID_ID, BATCH_TOO_LARGE, UNKNOWN_VECTOR,
+    UNKNOWN_PROPERTY, INVALID_PROPERTY, PERMISSION_DENIED, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, RERANKER_NOT_FOUND,
+    COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, PACKAGE_MISSING, OVERLOADED, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE.
     """
 
 class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,13 +69,14 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.EvaluateCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_evaluation_service_pb2.EvaluateCollectionResponse], _abc.AsyncIterator[_evaluation_service_pb2.EvaluateCollectionResponse]]:
-        """EvaluateCollection searches a collection by many queries in one or several ways, and measures each way: how much of what exact
-        search finds the index finds; where answers are known, how far up they are; and how long searches take. It tells how far it is,
-        and at the end the result. It changes nothing, but for the `ef` of an index if `allow_ef_change` is set. One evaluation runs at a
-        time on each server (OVERLOADED); it searches one query after the other, embeds after what waits for an answer, and ends when
-        its caller leaves. The time limit of a call is the server's max_call_s. Errors: INVALID_INPUT, BATCH_TOO_LARGE, UNKNOWN_VECTOR,
-        UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, RERANKER_NOT_FOUND, COLLECTION_NOT_BOUND,
-        EMBEDDING_SPACE_MISMATCH, PACKAGE_MISSING, OVERLOADED, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE.
+        """EvaluateCollection searches a collection by many queries in one or several ways, and measures each way: how much of what exact search
+        finds the index finds; where answers are known, how far up they are; and how long searches take. It tells how far it is, and at the
+        end the result. It changes nothing, but for the `ef` of an index if `allow_ef_change` is set. One evaluation runs at a time on each
+        server (OVERLOADED); it searches one query after the other, embeds after what waits for an answer, and ends when its caller leaves.
+        The time limit of a call is the server's max_call_s. Captions, and an answer_property, need the permission search beside admin,
+        because the result shows texts and values of stored objects. Errors: INVALID_INPUT, INVALID_ID, BATCH_TOO_LARGE, UNKNOWN_VECTOR,
+        UNKNOWN_PROPERTY, INVALID_PROPERTY, PERMISSION_DENIED, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, RERANKER_NOT_FOUND,
+        COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, PACKAGE_MISSING, OVERLOADED, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE.
         """
 
 def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

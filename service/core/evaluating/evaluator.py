@@ -127,6 +127,7 @@ class _Course:
         self._check_size(objects)
         each_once = list({each.name: each for each in targets}.values())
         queries = await QueryMaker(self._store, self._embedders, self._task, each_once).make(wishes.queries)
+        self._check_count(len(queries.queries))
         if queries.answered:
             check_measures()
         self._expected = len(queries.queries) * (len(targets) + (len(ALPHAS) if wishes.suggest_alpha else 0))
@@ -199,6 +200,11 @@ class _Course:
             )
             raise InvalidRequest([Violation("max_objects", message)])
 
+    def _check_count(self, count: int) -> None:
+        if self._wishes.wanted_recall is not None and count < FEWEST_FOR_EF:
+            message = f"needs at least {FEWEST_FOR_EF} queries, and there are {count}"
+            raise InvalidRequest([Violation("wanted_recall", message)])
+
     async def _search(self, run: Run, queries: QuerySet) -> Run:
         """Run a system's searches, with its ef."""
         async with self._efs.changed(self._task.collection.name, run.target.name, run.system.ef):
@@ -222,16 +228,12 @@ class _Course:
         wanted, limit = self._wishes.wanted_recall, self._wishes.limit
         if wanted is None:
             return None
-        count = len(queries.queries)
-        if count < FEWEST_FOR_EF:
-            message = f"needs at least {FEWEST_FOR_EF} queries, and there are {count}"
-            raise InvalidRequest([Violation("wanted_recall", message)])
 
         async def recall(ef: int, rows: Sequence[int]) -> Values:
             run = Run(System(f"ef {ef}", target.name, ef=ef), target, rows)
             return await self._truth.recall(await self._search(run, queries))
 
-        return await smallest_ef(wanted, limit, recall, count)
+        return await smallest_ef(wanted, limit, recall, len(queries.queries))
 
     async def _suggest_alpha(self, target: NamedVector, queries: QuerySet) -> AlphaSuggestion | None:
         if not self._wishes.suggest_alpha:
@@ -276,13 +278,17 @@ def _results(runs: Sequence[Run], values: Sequence[dict[Measure, Values]]) -> li
 
 
 def _comparisons(systems: Sequence[System], values: Sequence[dict[Measure, Values]]) -> list[Comparison]:
-    """Compare all systems with the first one."""
-    first, others = values[0], list(zip(systems[1:], values[1:], strict=True))
-    return [
-        Comparison(system.name, kind, compare(first[kind], measured[kind], comparisons=len(others)))
-        for system, measured in others
+    """Compare all systems with the first one, by each measure that both have."""
+    first = values[0]
+    pairs = [
+        (system, kind, measured[kind])
+        for system, measured in zip(systems[1:], values[1:], strict=True)
         for kind in Measure
         if kind in first and kind in measured
+    ]
+    return [
+        Comparison(system.name, kind, compare(first[kind], measured, comparisons=len(pairs)))
+        for system, kind, measured in pairs
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from service.cli import app
+from service.cli import app, connection
 from service.domain import StoredObject
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.service.conftest import Wire, start_wire, stop_wire
@@ -180,6 +180,32 @@ async def test_suggestions_are_in_the_table_and_on_the_page(moving: Wire, tmp_pa
     assert "The best alpha is" in result.output
     assert "Best alpha" in page.read_text()
     assert "Queries that go worst" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "day"),
+    [
+        (("evaluate", "Things"), True),
+        (("collections", "update", "Things", "--default-vector", "new", "--if-better", "--caption-field", "x"), True),
+        (("collections", "update", "Things", "--default-vector", "new"), False),
+    ],
+)
+def test_an_evaluation_may_take_as_long_as_the_server_lets_it(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], *, day: bool
+) -> None:
+    seen = []
+
+    def client(address: str, *, timeout_s: float, **options: object) -> None:
+        del address, options
+        seen.append(timeout_s)
+        raise SystemExit(9)
+
+    monkeypatch.setattr(connection, "Client", client)
+
+    result = CliRunner().invoke(app, command)
+
+    assert result.exit_code == 9
+    assert seen == [24 * 3600 if day else 300]
 
 
 async def test_if_better_needs_answers_and_another_vector(moving: Wire) -> None:

@@ -182,6 +182,21 @@ async def test_names_that_can_be_no_ids_are_refused_once_for_each_query(wire: Wi
     assert not wire.embedder.calls
 
 
+async def test_too_few_queries_for_an_ef_are_refused_before_all_is_read_and_searched(wire: Wire) -> None:
+    await crowd(wire)
+    stages = set()
+
+    async def call() -> None:
+        asked = wanted(objects={"sample_size": 19}, wanted_recall=0.9, allow_ef_change=True)
+        async for event in wire.evaluation.EvaluateCollection(asked):
+            stages.add(event.progress.stage)
+
+    failure = await failure_of(call())
+
+    assert failure.fields == ["wanted_recall"]
+    assert stages == {pb.EVALUATION_STAGE_SAMPLING}
+
+
 async def test_systems_are_compared_with_the_first_one_and_a_bad_alpha_is_named(wire: Wire) -> None:
     await crowd(wire)
     within = wire.store._objects["Pictures"]
