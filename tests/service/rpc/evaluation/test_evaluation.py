@@ -12,8 +12,9 @@ from grpc import StatusCode
 
 from embedders.contract import Priority, Purpose
 from service.core.evaluating import queries
-from service.domain import DataType, Property, StoredObject
+from service.domain import Collection, DataType, Property, StoredObject
 from service.errors import MAX_VIOLATIONS
+from service.settings import ServerSettings
 from tests.conftest import assert_close
 from tests.fakes.reranker import FakeReranker
 from tests.service.conftest import Failure, Wire, failure_of, over_every_wire, start_wire, stop_wire
@@ -325,6 +326,42 @@ async def test_ef_comes_back_when_the_caller_leaves(wire: Wire, monkeypatch: pyt
 
     assert during == 200
     assert (busy.code, busy.reason) == (StatusCode.UNAVAILABLE, "OVERLOADED")
+
+
+async def test_a_server_that_stops_waits_until_the_ef_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = await start_wire(server=ServerSettings(port=0, drain_grace_s=0.05))
+    await crowd(wire)
+    searching, stopping = asyncio.Event(), asyncio.Event()
+    search, update, close = wire.store.search, wire.store.update_collection, wire.server._projector.close
+
+    async def waiting(collection: str, spec: Any) -> Any:
+        if spec.query is not None:
+            searching.set()
+            await asyncio.Event().wait()
+        return await search(collection, spec)
+
+    async def late(collection: Collection) -> None:
+        if searching.is_set():
+            await stopping.wait()
+            for _ in range(20):
+                await asyncio.sleep(0)
+        await update(collection)
+
+    def closing() -> None:
+        close()
+        stopping.set()
+
+    monkeypatch.setattr(wire.store, "search", waiting)
+    monkeypatch.setattr(wire.store, "update_collection", late)
+    monkeypatch.setattr(wire.server._projector, "close", closing)
+    calling = asyncio.create_task(refused(wire, objects={}, systems=[{"ef": 200}], allow_ef_change=True))
+    await searching.wait()
+    await wire.server.stop()
+    after = await ef_now(wire)
+    await calling
+    await stop_wire(wire)
+
+    assert after == 64
 
 
 async def test_the_smallest_ef_and_the_best_alpha_are_suggested(wire: Wire) -> None:
