@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import grpc
 import numpy as np
 import pytest
 from grpc import StatusCode
@@ -354,11 +355,12 @@ async def test_a_server_that_stops_waits_until_the_ef_is_back(monkeypatch: pytes
     monkeypatch.setattr(wire.store, "search", waiting)
     monkeypatch.setattr(wire.store, "update_collection", late)
     monkeypatch.setattr(wire.server._projector, "close", closing)
-    calling = asyncio.create_task(refused(wire, objects={}, systems=[{"ef": 200}], allow_ef_change=True))
+    calling = asyncio.create_task(events(wire, objects={}, systems=[{"ef": 200}], allow_ef_change=True))
     await searching.wait()
     await wire.server.stop()
     after = await ef_now(wire)
-    await calling
+    with pytest.raises(grpc.aio.AioRpcError):
+        await calling
     await stop_wire(wire)
 
     assert after == 64
