@@ -235,7 +235,7 @@ def _text_of(content: Input) -> str:
 def _sort(
     start: int, outcomes: Sequence[Outcome], vectors: dict[int, Vector], refused: dict[int, InputRejected]
 ) -> int:
-    """Sort what became of inputs; return how many values there are in their vectors."""
+    """Sort the results of inputs; return how many values there are in their vectors."""
     values = 0
     for row, outcome in enumerate(outcomes, start):
         if isinstance(outcome, Embedding):
