@@ -464,13 +464,16 @@ TESTS = {
         "test_hubs_vectors_of_other_lengths_and_queries_that_lie_apart_are_named": [
             "service.core.evaluating.truth.MAX_LENGTH_ERROR"
         ],
+        "test_long_captions_are_cut_as_the_words_of_a_search_are": ["service.core.evaluating.queries.MAX_WORDS_BYTES"],
         "test_long_words_of_a_query_are_cut_in_the_result": ["service.rpc.evaluation.messages.MAX_TEXT_CHARS"],
     },
     "service.core.evaluating.test_exact": {
         "test_all_objects_are_read_in_pages_of_about_the_same_bytes": ["service.core.evaluating.exact.PAGE_BYTES"],
     },
     "service.core.evaluating.test_queries": {
-        "test_too_many_values_are_refused": ["service.core.evaluating.queries.MAX_QUERY_VALUES"],
+        "test_the_values_of_all_named_vectors_together_are_bounded": [
+            "service.core.evaluating.queries.MAX_QUERY_VALUES"
+        ],
     },
     "service.core.projecting.test_axes": {
         "test_vectors_without_clear_axes_end_after_so_many_rounds": ["service.core.projecting.axes.MAX_ROUNDS"],
