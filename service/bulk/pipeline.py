@@ -140,11 +140,6 @@ def start_ray() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def stop_ray() -> None:
-    """Leave the cluster, or end the Ray of this machine."""
-    ray.shutdown()
-
-
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """Everything that is done with a fragment.
@@ -218,7 +213,12 @@ class Pipeline:
                 batch_format="pyarrow",
                 num_cpus=layout.decode_cpus,
                 compute=ActorPoolStrategy(min_size=1, max_size=sizes.decoders),
-                fn_constructor_args=(model.spec.limits, model.scaling, _pictures_for(self.target, model)),
+                fn_constructor_args=(
+                    model.spec.limits,
+                    model.scaling,
+                    _pictures_for(self.target, model),
+                    self.target.patience_s,
+                ),
             )
         return rows.map_batches(
             Embed,

@@ -1,17 +1,20 @@
 """Rows on their way through the pipeline, and their form between two stages: tables of Arrow."""
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from service.domain import StoredObject
 
 STAGES = ("read", "decode", "embed", "write")
 """What is done with a row, one after the other."""
+PART_BYTES = 64 * 1024 * 1024
+"""Bytes of the objects that a stage has in hand at a time, unless a single one has more."""
 
 SCHEMA = pa.schema(
     [
@@ -65,6 +68,15 @@ class Row:
         """Whether there is still an object to be made of it."""
         return self.object is not None and not self.reason
 
+    @property
+    def size(self) -> int:
+        """About how many bytes its object has in a write, where pictures are Base64."""
+        if (it := self.object) is None:
+            return 0
+        texts = sum(len(str(value)) for value in it.properties.values())
+        vectors = sum(each.nbytes for each in it.vectors.values())
+        return texts + sum(map(len, it.images.values())) * 4 // 3 + vectors
+
     def reject(self, reason: str, message: str) -> None:
         """Note why it is not stored, and let go of its content."""
         self.reason, self.message, self.object, self.pictures = reason, message, None, {}
@@ -108,6 +120,30 @@ def from_table(table: pa.Table) -> list[Row]:
     ]
 
 
+def cuts(sizes: Sequence[int], most: int, max_bytes: int) -> Iterator[slice]:
+    """Yield slices of at most so many items, and so many bytes unless a single item has more.
+
+    Args:
+        sizes: the bytes of each item.
+        most: items of a slice.
+        max_bytes: bytes of a slice.
+    """
+    start = total = 0
+    for place, size in enumerate(sizes):
+        if place > start and (place - start == most or total + size > max_bytes):
+            yield slice(start, place)
+            start, total = place, 0
+        total += size
+    yield slice(start, len(sizes))
+
+
+def in_parts(table: pa.Table) -> Iterator[pa.Table]:
+    """Yield a batch in parts whose objects fit in memory: Ray makes batches by rows, whatever they weigh."""
+    sizes = pc.fill_null(pc.binary_length(table["object"]), 0).to_pylist()
+    for part in cuts(sizes, len(sizes), PART_BYTES):
+        yield table.slice(part.start, part.stop - part.start)
+
+
 def timed(stage: str, rows: Sequence[Row], work: Callable[[list[Row]], None]) -> None:
     """Do the work of a stage with those rows that are still alive, and note how long it took.
 
@@ -121,11 +157,6 @@ def timed(stage: str, rows: Sequence[Row], work: Callable[[list[Row]], None]) ->
         return
     start_s = perf_counter()
     work(live)
-    note_time(stage, live, perf_counter() - start_s)
-
-
-def note_time(stage: str, rows: Iterable[Row], seconds: float) -> None:
-    """Share the time of a stage among the rows of a batch."""
-    rows = list(rows)
-    for each in rows:
-        each.seconds[stage] = each.seconds.get(stage, 0.0) + seconds / len(rows)
+    each_s = (perf_counter() - start_s) / len(live)
+    for each in live:
+        each.seconds[stage] = each.seconds.get(stage, 0.0) + each_s

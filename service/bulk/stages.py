@@ -5,8 +5,9 @@ Embedding and writing are the service's own code, so that spaces, weights, check
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -14,19 +15,19 @@ import pyarrow as pa
 from obstore.exceptions import BaseError
 
 from embedders.contract import InputLimits
-from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, ImageUndecodable, InputRejected
 from embedders.images.decoders import Decoders
 from embedders.images.scaling import Scaling
 from service.bulk.ledger import LedgerFailed
 from service.bulk.loop import BackgroundLoop
 from service.bulk.parquet import ParquetOutput
-from service.bulk.rows import Row, from_table, timed, to_table
+from service.bulk.rows import Row, cuts, from_table, in_parts, timed, to_table
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, check_native
 from service.core.objects.writing import Writer, Writes
 from service.domain import Collection, ReturnFields, Scope, StoredObject
 from service.error_table import reason_for
-from service.errors import ServiceError, StoreUnavailable, TenantNotFound, rejection
+from service.errors import ServiceError, StoreRejected, StoreUnavailable, TenantNotFound, rejection
 from service.settings import Settings, WeaviateSettings
 from service.store.weaviate import WeaviateStore
 from service.wiring import build_decoders, build_embedders, replicas
@@ -35,8 +36,12 @@ MAX_PAUSE_S = 20.0
 """The longest pause between two attempts with an embedder or a store that is down."""
 WRITE_OBJECTS = 100
 """Objects in one write; more save no time."""
+WRITE_BYTES = 16 * 1024 * 1024
+"""Bytes of objects in one write, unless a single object has more: Weaviate takes about 100 MB."""
 PARALLEL_WRITES = 4
 """Writes of one process at the same time."""
+DECODE_ATTEMPTS = 3
+"""How often a picture may fail in its process for no known reason before its row is rejected."""
 AGAIN = (EmbedderUnavailable, AnswerInvalid)
 """What may pass: the backend is down or busy, or gave one bad answer."""
 
@@ -71,24 +76,30 @@ class Target:
 class Decode:
     """Decodes pictures and scales them to what the model reads, on machines that need no GPU."""
 
-    def __init__(self, limits: InputLimits, scaling: Scaling, fields: Sequence[str]) -> None:
+    def __init__(self, limits: InputLimits, scaling: Scaling, fields: Sequence[str], patience_s: float) -> None:
         """Start nothing yet.
 
         Args:
             limits: bounds on a picture.
             scaling: what the model reads.
             fields: the properties whose pictures are embedded.
+            patience_s: how long to wait while no process for pictures can be started.
         """
-        self._limits, self._scaling, self._fields = limits, scaling, fields
+        self._limits, self._scaling, self._fields, self._patience_s = limits, scaling, fields, patience_s
         self._loop = BackgroundLoop()
         # One job runs while the next one is on its way.
         self._decoders = Decoders(2)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Decode the pictures of a batch."""
-        rows = from_table(table)
-        timed("decode", rows, lambda live: self._loop.run(self._decode(live)))
-        return to_table(rows)
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Decode the pictures of a batch.
+
+        Raises:
+            BulkStopped: no process for pictures can be started.
+        """
+        for part in in_parts(table):
+            rows = from_table(part)
+            timed("decode", rows, lambda live: self._loop.run(self._decode(live)))
+            yield to_table(rows)
 
     async def _decode(self, rows: Sequence[Row]) -> None:
         await asyncio.gather(*map(self._decode_row, rows))
@@ -99,11 +110,32 @@ class Decode:
         made = {}
         for name, content in pictures.items():
             try:
-                made[name] = await self._decoders.scaled_picture(content, self._limits, self._scaling)
+                made[name] = await _patiently(partial(self._scaled, content), EmbedderUnavailable, self._patience_s)
             except InputRejected as error:
                 _reject(row, rejection(error, f'images["{name}"].content'))
                 return
+            except EmbedderUnavailable as error:
+                raise BulkStopped(f"pictures cannot be decoded: {error}") from error
         row.pictures = made
+
+    async def _scaled(self, content: bytes) -> bytes:
+        """Return a picture in the model's size.
+
+        Raises:
+            InputRejected: it cannot be read, or fails in its process again and again.
+            EmbedderUnavailable: no process can be started.
+        """
+        attempts = 0
+        while True:
+            try:
+                return await self._decoders.scaled_picture(content, self._limits, self._scaling)
+            except EmbedderUnavailable as error:
+                # The system refuses a process, which may pass. Anything else is of this picture alone.
+                if isinstance(error.__cause__, OSError):
+                    raise
+                attempts += 1
+                if attempts == DECODE_ATTEMPTS:
+                    raise ImageUndecodable(str(error)) from error
 
 
 class Embed:
@@ -172,14 +204,19 @@ class Write:
         if target.stores:
             self._loop.run(self._store.start())
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """Write a batch.
 
         Raises:
             BulkStopped: the store does not answer, or the collection is another one by now; or a file cannot be
                 written.
         """
-        rows = from_table(table)
+        for part in in_parts(table):
+            rows = from_table(part)
+            self._write_rows(rows)
+            yield to_table(rows)
+
+    def _write_rows(self, rows: list[Row]) -> None:
         if self._target.stores:
             timed("write", rows, lambda live: self._loop.run(self._write(live)))
         if (output := self._target.output) is not None:
@@ -189,13 +226,13 @@ class Write:
                 raise BulkStopped(f"{output.location} cannot be written: {error}") from error
         for each in rows:
             each.object = None
-        return to_table(rows)
 
     async def _write(self, rows: Sequence[Row]) -> None:
         # The same object twice in a batch is written once.
         firsts = {row.id: row for row in reversed(rows)}
         chosen = list(firsts.values())
-        parts = [chosen[start : start + WRITE_OBJECTS] for start in range(0, len(chosen), WRITE_OBJECTS)]
+        sizes = [each.size for each in chosen]
+        parts = [chosen[each] for each in cuts(sizes, WRITE_OBJECTS, WRITE_BYTES)]
         failures: dict[UUID, ServiceError] = {}
         for each in await asyncio.gather(*map(self._write_part, parts)):
             failures |= each
@@ -230,7 +267,10 @@ class Write:
             async with self._room:
                 await _patiently(watched, StoreUnavailable, self._target.patience_s)
         except ServiceError as error:
-            raise BulkStopped(f"Weaviate does not take the objects: {error}") from error
+            # An object that is this large is alone in its write. The errors of a tenant are of all objects.
+            if type(error) is not StoreRejected or rows[0].size <= WRITE_BYTES:
+                raise BulkStopped(f"Weaviate does not take the objects: {error}") from error
+            refused |= dict.fromkeys(objects, error)
         return refused
 
     async def _put(self, objects: Sequence[StoredObject]) -> dict[UUID, ServiceError]:

@@ -19,7 +19,7 @@ from PIL import Image
 from service.bulk import pipeline
 from service.bulk.accounts import Progress
 from service.bulk.job import Job, Result, run
-from service.bulk.pipeline import Sizes, load_model, start_ray, stop_ray
+from service.bulk.pipeline import Sizes, load_model, start_ray
 from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
 from service.settings import Settings, WeaviateSettings, load_settings
 from service.store.weaviate import WeaviateStore
@@ -50,9 +50,11 @@ SIZES = Sizes(batch_rows=16)
 
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
+    import ray
+
     start_ray()
     yield
-    stop_ray()
+    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

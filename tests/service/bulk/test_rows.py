@@ -1,0 +1,39 @@
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from service.bulk import rows
+from service.bulk.rows import Row, cuts, in_parts, to_table
+from service.domain import StoredObject
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts"),
+    [
+        ([1, 1, 1, 1], [3, 1]),
+        ([4, 4, 4], [2, 1]),
+        ([99, 1, 1], [1, 2]),
+        ([1, 99, 1], [1, 1, 1]),
+        ([], [0]),
+    ],
+)
+def test_parts_have_so_many_items_and_bytes_and_one_that_has_more_is_alone(sizes: list[int], parts: list[int]):
+    found = list(cuts(sizes, 3, 10))
+
+    assert [each.stop - each.start for each in found] == parts
+
+
+def test_a_batch_of_heavy_objects_is_done_in_parts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rows, "PART_BYTES", 5000)
+    batch = [Row("f", n, object=StoredObject(UUID(int=n), {}, {"image": bytes(2000)})) for n in range(4)]
+
+    parts = list(in_parts(to_table([*batch, Row("f", 4, end=True)])))
+
+    assert [each["number"].to_pylist() for each in parts] == [[0, 1], [2, 3, 4]]
+
+
+def test_the_size_of_a_row_is_that_of_its_texts_pictures_and_vectors():
+    stored = StoredObject(UUID(int=1), {"name": "abc"}, {"image": bytes(300)}, {"main": np.zeros(3, np.float32)})
+
+    assert (Row("f", 0, object=stored).size, Row("f", 1).size) == (3 + 400 + 12, 0)

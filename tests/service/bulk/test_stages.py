@@ -1,0 +1,148 @@
+"""Stages without Ray, on a store in memory."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from embedders.contract import InputLimits
+from embedders.errors import EmbedderUnavailable
+from embedders.images.scaling import Scaling
+from service.bulk import stages
+from service.bulk.parquet import ParquetOutput, schema_of
+from service.bulk.rows import Row, from_table, to_table
+from service.bulk.stages import BulkStopped, Decode, Target, Write
+from service.domain import Collection, DataType, NamedVector, Property, Scope, Space, StoredObject
+from service.errors import StoreRejected, TenantInactive
+from service.settings import WeaviateSettings
+from service.store.base import NO_TENANT, WriteFailure
+from tests.fakes.store import FakeStore
+
+COLLECTION = Collection(
+    "Photos",
+    (Property("image", DataType.BLOB), Property("name", DataType.TEXT)),
+    (NamedVector("main", Space("fake", 3, "fake/model")),),
+)
+
+
+class SmallStore(FakeStore):
+    """Refuses a whole write with more than so many bytes of pictures, as Weaviate's gRPC does."""
+
+    max_bytes = 2**40
+
+    async def put_objects(
+        self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
+    ) -> list[WriteFailure | None]:
+        """Write objects, each on its own."""
+        if sum(len(content) for each in objects for content in each.images.values()) > self.max_bytes:
+            raise StoreRejected("Weaviate refused: message larger than max")
+        return await super().put_objects(collection, objects, scope)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> SmallStore:
+    """Give the store that a Write has, with the collection."""
+    found = SmallStore()
+    asyncio.run(found.create_collection(COLLECTION))
+    monkeypatch.setattr(stages, "WeaviateStore", lambda _: found)
+    return found
+
+
+def row(number: int, size: int = 3, name: str = "a") -> Row:
+    id_ = UUID(int=number + 1)
+    vector = np.array([1, 0, 0], np.float32)
+    stored = StoredObject(id_, {"name": name}, {"image": bytes(size)}, {"main": vector})
+    return Row("f" * 32, number, f"row {number + 1}", id=id_.bytes, object=stored)
+
+
+def target(output: ParquetOutput | None = None, *, stores: bool = True) -> Target:
+    return Target(COLLECTION, Scope(), WeaviateSettings(), 0.0, output, stores)
+
+
+def rows_of(tables: Iterator[pa.Table]) -> list[Row]:
+    return [each for table in tables for each in from_table(table)]
+
+
+def test_a_write_has_at_most_so_many_objects_and_bytes(store: SmallStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stages, "WRITE_OBJECTS", 3)
+    monkeypatch.setattr(stages, "WRITE_BYTES", 1000)
+
+    sizes = [3, 3, 3, 3, 450, 450, 2000, 3]
+    rows = rows_of(Write(target())(to_table([row(n, size) for n, size in enumerate(sizes)])))
+
+    assert sorted(store.puts) == [1, 1, 1, 2, 3]
+    assert [each.reason for each in rows] == [""] * len(sizes)
+
+
+def test_an_object_that_is_too_large_for_a_write_alone_is_rejected_and_the_others_go_on(
+    store: SmallStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stages, "WRITE_BYTES", 1000)
+    store.max_bytes = 1500
+
+    rows = rows_of(Write(target())(to_table([row(0, 2000), row(1)])))
+
+    assert [(each.reason, each.message) for each in rows] == [
+        ("STORE_REJECTED", "Weaviate refused: message larger than max"),
+        ("", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "error"), [(3, StoreRejected("Weaviate refuses the API key")), (2000, TenantInactive("t"))]
+)
+def test_a_refusal_that_is_not_for_the_size_of_one_object_stops_the_job(
+    store: SmallStore, monkeypatch: pytest.MonkeyPatch, size: int, error: StoreRejected
+):
+    monkeypatch.setattr(stages, "WRITE_BYTES", 1000)
+    store.fail_next_of("put_objects", error)
+
+    with pytest.raises(BulkStopped, match="Weaviate does not take the objects"):
+        rows_of(Write(target())(to_table([row(0, size)])))
+
+
+def test_a_row_whose_text_has_no_form_in_parquet_is_rejected_by_name(tmp_path: Path):
+    output = ParquetOutput(str(tmp_path), schema_of(COLLECTION, ["name"], {"main": 3}))
+
+    rows = rows_of(Write(target(output, stores=False))(to_table([row(0), row(1, name="\ud800"), row(2)])))
+
+    assert [each.reason for each in rows] == ["", "ROW_REFUSED", ""]
+    assert rows[1].message.startswith("name: has no form in Parquet")
+    assert output.count({"f" * 32}) == 2
+
+
+class BrokenDecoders:
+    """Decoders of which each picture fails."""
+
+    def __init__(self, cause: Exception | None) -> None:
+        self._cause = cause
+
+    async def scaled_picture(self, content: bytes, *_: object) -> bytes:
+        if self._cause is None and content == b"good":
+            return content
+        raise EmbedderUnavailable("scaled_picture failed in its process: KeyError") from self._cause
+
+
+def decode(monkeypatch: pytest.MonkeyPatch, cause: Exception | None) -> list[Row]:
+    monkeypatch.setattr(stages, "Decoders", lambda _: BrokenDecoders(cause))
+    bad, good = row(0), row(1)
+    assert good.object is not None
+    good.object = StoredObject(good.object.id, {}, {"image": b"good"})
+    return rows_of(Decode(InputLimits(), Scaling((8, 8)), ["image"], 0.0)(to_table([bad, good])))
+
+
+def test_a_picture_that_fails_in_its_process_again_and_again_is_rejected(monkeypatch: pytest.MonkeyPatch):
+    bad, good = decode(monkeypatch, None)
+
+    assert bad.reason == "IMAGE_UNDECODABLE"
+    assert "failed in its process" in bad.message
+    assert (good.reason, good.pictures) == ("", {"image": b"good"})
+
+
+def test_the_job_stops_where_no_process_for_pictures_starts(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(BulkStopped, match="pictures cannot be decoded"):
+        decode(monkeypatch, OSError("no file descriptors"))
