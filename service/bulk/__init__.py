@@ -2,3 +2,6 @@
 
 See README.md beside this file. The only package that uses Ray.
 """
+
+PATIENCE_S = 600.0
+"""How long a job waits for a Weaviate or a NIM that does not answer."""

@@ -90,7 +90,7 @@ class _Open:
 class Accounts:
     """Takes outcomes as they come, and adds an entry to the ledger for each fragment that is complete.
 
-    It holds the ids of fragments in progress, and nothing of those that are done.
+    It holds the ids of fragments in progress, and the names alone of those that are done.
     """
 
     def __init__(self, ledger: Ledger, fragments: Mapping[str, Fragment]) -> None:
@@ -98,6 +98,7 @@ class Accounts:
         self._ledger = ledger
         self._fragments = fragments
         self._open: dict[str, _Open] = {}
+        self._closed: set[str] = set()
         self.progress = Progress(len(fragments))
 
     def take(self, outcomes: pa.Table) -> None:
@@ -108,6 +109,9 @@ class Accounts:
         """
         for each in outcomes.to_pylist():
             name = each["fragment"]
+            if name in self._closed:
+                # Ray does a task again whose machine is lost, though its rows may have come.
+                continue
             fragment = self._open.setdefault(name, _Open())
             if each["end"]:
                 if each["reason"]:
@@ -146,4 +150,5 @@ class Accounts:
             dict(reasons),
         )
         self._ledger.add(entry, fragment.ids, fragment.rejections)
+        self._closed.add(name)
         self.progress.fragments += 1

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from service.bulk import PATIENCE_S
 from service.bulk.accounts import Accounts, Progress
 from service.bulk.ledger import Ledger, name_of
 from service.bulk.loop import BackgroundLoop
-from service.bulk.parquet import ParquetOutput, schema_of
+from service.bulk.parquet import ParquetOutput, checked_location, schema_of
 from service.bulk.pipeline import Pipeline, Sizes
 from service.bulk.reading import Reading
-from service.bulk.reconciling import SAMPLE, Reconciliation, look_into
+from service.bulk.reconciling import SAMPLE, Reconciliation, count_objects, look_into
 from service.bulk.stages import Target
 from service.domain import Collection, Scope
 from service.settings import Settings, WeaviateSettings
@@ -22,8 +23,6 @@ from service.sources.mapping import Plan
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 
-PATIENCE_S = 600.0
-"""How long a job waits for a Weaviate or a NIM that does not answer."""
 BEFORE = "_objects_before"
 
 
@@ -92,8 +91,11 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         InvalidSource: the input cannot be read.
         InvalidMapping: it does not fit the collection.
         LedgerFailed: the ledger cannot be read or written.
-        ServiceError: the collection cannot take the objects, or the ledger is of another job.
+        ServiceError: the collection cannot take the objects, the ledger is of another job, or the output is of another
+            ledger or cannot be written.
     """
+    if job.output:
+        job = replace(job, output=checked_location(job.output))
     found = fragments(job.locations)
     columns = schema(found)
     ledger = Ledger(job.ledger)
@@ -105,24 +107,42 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         reading = Reading(plan, collection, job.tenant)
         output = _output(job, collection, plan)
         target = Target(collection, Scope(job.tenant), where, job.patience_s, output, job.stores)
-        before = loop.run(store.count_objects(collection.name, target.scope))
-        recorded = ledger.begin({**_identity(job, collection), BEFORE: before})
+        before = loop.run(count_objects(store, collection, target.scope))
+        recorded = _begin(ledger, output, {**_identity(job, collection), BEFORE: before})
         doubtful = ledger.enter()
         named = {_name(each): each for each in found}
         done = ledger.done()
         left = {name: each for name, each in named.items() if name not in done}
-        if target.output is not None:
-            target.output.keep(done & named.keys())
+        if output is not None:
+            output.keep(done)
         progress = _carry_out(Pipeline(settings, target, reading, job.sizes, job.truncate), ledger, left, advance)
         reconciliation = None
         if not progress.unreadable:
             totals = ledger.totals(set(named))
-            ids = ledger.some_ids(sorted(named), totals.rows if doubtful or progress.outages else SAMPLE)
+            names = sorted(named)
+            ids = ledger.all_ids(names) if doubtful or progress.outages else ledger.some_ids(names, SAMPLE)
             within = loop.run(look_into(store, target, recorded[BEFORE], ids)) if job.stores else None
-            reconciliation = Reconciliation(totals, within, target.output.count() if target.output else None)
+            in_files = None if output is None else output.count(named)
+            reconciliation = Reconciliation(len(named), totals, within, in_files)
             if not reconciliation.faults:
                 ledger.leave()
     return Result(len(named), len(named) - len(left), progress, reconciliation)
+
+
+def _begin(ledger: Ledger, output: ParquetOutput | None, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Record what the ledger and the output belong to, and return that.
+
+    Raises:
+        InvalidRequest: one of them belongs to something else.
+        LedgerFailed: one of them cannot be read or written.
+    """
+    if output is not None:
+        # Before the ledger records this output.
+        output.check(ledger.id)
+    recorded = ledger.begin(run)
+    if output is not None:
+        output.claim(ledger.id)
+    return recorded
 
 
 def _carry_out(
@@ -173,7 +193,9 @@ def _identity(job: Job, collection: Collection) -> dict[str, Any]:
         "collection": collection.name,
         "tenant": job.tenant,
         "columns": dict(job.mapping.columns),
+        "images": job.mapping.images,
         "spaces of the input": dict(job.mapping.spaces),
+        "truncate": job.truncate,
         "stores": job.stores,
         "output": job.output,
         "spaces of the collection": {each.name: each.space.id for each in collection.vectors if each.space},

@@ -4,7 +4,7 @@ A fragment has an entry once each of its rows is stored or rejected, and not bef
 no entry, whatever ended the command before, and on however many machines. An entry is named by what identifies the
 content of its fragment: a changed file has another identity, and is done again.
 
-    run.json               what the ledger belongs to: the collection, and what ids and vectors depend on
+    run.json               what the ledger belongs to: the collection, what ids and vectors depend on, and its own id
     unfinished             there while a command runs, and after one that did not end well
     fragments/NAME.json    an entry; written last, in one piece
     ids/NAME               the ids of its stored rows, 16 bytes each
@@ -13,9 +13,11 @@ content of its fragment: a changed file has another identity, and is done again.
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -32,6 +34,8 @@ from obstore.store import LocalStore, from_url
 from service.errors import InvalidRequest, ServiceError, Violation
 
 RUN, UNFINISHED, ENTRIES, IDS, REJECTED = "run.json", "unfinished", "fragments", "ids", "rejected"
+LEDGER_ID = "_ledger"
+"""In run.json: a random text, by which an output tells whose it is."""
 ID_BYTES = 16
 
 IDS_AT_ONCE = 4_000_000
@@ -129,7 +133,12 @@ def open_folder(location: str) -> Any:
 
 
 @contextmanager
-def _failing(where: str) -> Iterator[None]:
+def failing(where: str) -> Iterator[None]:
+    """Turn what a store of files raises into an error that names the place.
+
+    Raises:
+        LedgerFailed: the store failed.
+    """
     try:
         yield
     except (BaseError, OSError) as error:
@@ -145,6 +154,11 @@ def name_of(location: str, part: str, identity: str) -> str:
     return hashlib.sha256(msgspec.json.encode([location, part, identity])).hexdigest()[:32]
 
 
+def _uuid(id_: bytes) -> UUID:
+    # numpy leaves out zeros at the end.
+    return UUID(bytes=bytes(id_).ljust(ID_BYTES, b"\0"))
+
+
 class Ledger:
     """The ledger at one location. Only one command at a time may write it."""
 
@@ -156,6 +170,16 @@ class Ledger:
         """
         self.location = location
         self._files = open_folder(location)
+
+    @property
+    def id(self) -> str:
+        """A random text that tells it from others; empty before it begins.
+
+        Raises:
+            LedgerFailed: it cannot be read.
+        """
+        found = self._read(RUN)
+        return "" if found is None else str(msgspec.json.decode(found).get(LEDGER_ID, ""))
 
     def begin(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """Record what the ledger belongs to, or compare it with what was recorded, and return that.
@@ -169,8 +193,9 @@ class Ledger:
         """
         found = self._read(RUN)
         if found is None:
-            self._write(RUN, msgspec.json.encode(run))
-            return dict(run)
+            new = {**run, LEDGER_ID: secrets.token_hex(16)}
+            self._write(RUN, msgspec.json.encode(new))
+            return new
         recorded: dict[str, Any] = msgspec.json.decode(found)
         wanted = msgspec.json.decode(msgspec.json.encode(run))
         for name in sorted(wanted.keys() | recorded.keys()):
@@ -198,7 +223,7 @@ class Ledger:
         Raises:
             LedgerFailed: it cannot be written.
         """
-        with _failing(self.location):
+        with failing(self.location):
             obstore.delete(self._files, UNFINISHED)
 
     def done(self) -> set[str]:
@@ -207,7 +232,7 @@ class Ledger:
         Raises:
             LedgerFailed: it cannot be read.
         """
-        with _failing(self.location):
+        with failing(self.location):
             pages = obstore.list(self._files, ENTRIES)
             return {Path(each["path"]).stem for page in pages for each in page if each["path"].endswith(".json")}
 
@@ -271,16 +296,29 @@ class Ledger:
             totals.outdated += np.setdiff1d(self._ids(old_names, part, parts), now).size
         return totals
 
-    def some_ids(self, names: Sequence[str], count: int) -> list[UUID]:
-        """Return about so many ids of stored rows, spread over the fragments of these names and over their rows."""
-        found: list[UUID] = []
-        step = max(1, len(names) // count)
-        chosen = names[::step]
+    def all_ids(self, names: Iterable[str]) -> Iterator[UUID]:
+        """Yield the ids of all stored rows of the fragments of these names.
+
+        Raises:
+            LedgerFailed: it cannot be read.
+        """
+        return (_uuid(each) for name in names for each in self._ids_of(name))
+
+    def some_ids(self, names: Sequence[str], count: int) -> Iterator[UUID]:
+        """Yield about so many ids of stored rows, spread over the fragments of these names and over their rows.
+
+        Raises:
+            LedgerFailed: it cannot be read.
+        """
+        chosen = names[:: max(1, len(names) // max(1, count))]
         each_of = max(1, -(-count // max(1, len(chosen))))
-        for name in chosen:
-            ids = self._ids_of(name)
-            found += [UUID(bytes=bytes(each).ljust(ID_BYTES, b"\0")) for each in ids[:: max(1, ids.size // each_of)]]
-        return found[: max(count, len(chosen))]
+        found = (
+            _uuid(each)
+            for name in chosen
+            for ids in [self._ids_of(name)]
+            for each in ids[:: max(1, ids.size // each_of)]
+        )
+        return islice(found, max(count, len(chosen)))
 
     def _ids(self, names: Sequence[str], part: int, parts: int) -> NDArray[np.bytes_]:
         """Return the ids of entries that belong to a part of all ids."""
@@ -298,12 +336,12 @@ class Ledger:
         return np.frombuffer(self._read(f"{IDS}/{name}") or b"", f"S{ID_BYTES}")
 
     def _read(self, path: str) -> bytes | None:
-        with _failing(f"{self.location}/{path}"):
+        with failing(f"{self.location}/{path}"):
             try:
                 return bytes(obstore.get(self._files, path).bytes())
             except (FileNotFoundError, NotFoundError):
                 return None
 
     def _write(self, path: str, content: bytes) -> None:
-        with _failing(f"{self.location}/{path}"):
+        with failing(f"{self.location}/{path}"):
             obstore.put(self._files, path, content)

@@ -1,27 +1,37 @@
 """Objects with their vectors as Parquet: embedded once, loaded as often as wanted.
 
 A file has the rows that a writer had of one fragment in one batch. Its name begins with the name of the fragment's
-entry in the ledger, so what a killed job left is known, and removed.
+entry in the ledger, so what a killed job left is known, and removed. Files of other names are never touched. A marker
+says which ledger the folder belongs to.
 """
 
 import io
-from collections.abc import Container, Iterable, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
+from obstore.exceptions import NotFoundError
 
-from service.bulk.ledger import open_folder
+from service.bulk.ledger import failing, open_folder
+from service.bulk.reading import REFUSED
 from service.bulk.rows import Row
 from service.domain import Collection, DataType, NamedVector, Property
-from service.sources.storage import look_at, open_file
+from service.errors import InvalidRequest, Violation
+from service.sources.storage import SCHEMES, WEB, look_at, open_file
 
 VECTOR, SPACE, MODEL, DIMENSION = "vecgate.vector", "vecgate.space", "vecgate.embedder", "vecgate.dimension"
 """Keys of the metadata, of the file and of each column of vectors."""
 ID = "id"
-NAME_CHARS = 32
+MARKER = "_vecgate-ledger"
+"""The file with the id of the ledger."""
+UNFIT = (ValueError, TypeError, OverflowError)
+"""What pyarrow raises for values that have none."""
+_FILE = re.compile(r"([0-9a-f]{32})-\d{12}\.parquet")
 
 TYPES = {
     DataType.TEXT: pa.string(),
@@ -34,6 +44,22 @@ TYPES = {
     DataType.BLOB_HASH: pa.binary(),
     DataType.GEO_COORDINATES: pa.struct([("latitude", pa.float64()), ("longitude", pa.float64())]),
 }
+
+
+def checked_location(location: str) -> str:
+    """Return the location of an output: a URL, or a local path, which becomes absolute.
+
+    Raises:
+        InvalidRequest: nothing can be written at such a URL.
+    """
+    scheme, found, _ = location.partition("://")
+    if not found:
+        return str(Path(location).absolute())
+    if scheme.lower() not in (written := SCHEMES - WEB):
+        known = ", ".join(sorted(f"{each}://" for each in written))
+        message = f"{location}: {scheme}:// cannot be written; name a local path or one of {known}"
+        raise InvalidRequest([Violation("output", message)])
+    return location
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +77,8 @@ class ParquetOutput:
     def write(self, rows: Sequence[Row]) -> None:
         """Write a batch of rows, a file for each fragment; the same batch again replaces its files.
 
+        Rows with a value that has no form in Parquet are rejected.
+
         Raises:
             LedgerFailed: the location cannot be used.
             obstore.exceptions.BaseError, OSError: a file cannot be written.
@@ -60,38 +88,103 @@ class ParquetOutput:
         for row in rows:
             by_fragment.setdefault(row.fragment, []).append(row)
         for name, some in by_fragment.items():
+            table = self._fitting_table(some)
+            if not table.num_rows:
+                continue
             file = io.BytesIO()
-            pq.write_table(self._table(some), file, compression="zstd")
+            pq.write_table(table, file, compression="zstd")
             # A row is in one batch of a job, so its number makes the name unique.
             obstore.put(files, f"{name}-{min(each.number for each in some):012}.parquet", file.getvalue())
 
-    def keep(self, names: Iterable[str]) -> None:
-        """Remove the files of all fragments but those of these names: a killed job left them, or they are outdated."""
-        files, kept = open_folder(self.location), set(names)
-        old = [each["path"] for each in _listed(files) if each["path"][:NAME_CHARS] not in kept]
-        if old:
-            obstore.delete(files, old)
+    def check(self, ledger: str) -> None:
+        """Check that the folder has not been claimed for another ledger.
 
-    def count(self) -> int:
-        """Return how many rows all files have."""
-        return sum(map(self._rows_of, (each["path"] for each in _listed(open_folder(self.location)))))
+        Args:
+            ledger: the ledger's id; empty for one that begins.
+
+        Raises:
+            InvalidRequest: it has.
+            LedgerFailed: the location cannot be used.
+        """
+        files = open_folder(self.location)
+        with failing(self.location):
+            try:
+                found = bytes(obstore.get(files, MARKER).bytes()).decode(errors="replace")
+            except (FileNotFoundError, NotFoundError):
+                return
+        if found != ledger:
+            message = f"{self.location} has the output of another ledger; name that ledger, or another output"
+            raise InvalidRequest([Violation("output", message)])
+
+    def claim(self, ledger: str) -> None:
+        """Mark the folder as the output of a ledger.
+
+        Args:
+            ledger: the ledger's id.
+
+        Raises:
+            LedgerFailed: the location cannot be used.
+        """
+        files = open_folder(self.location)
+        with failing(self.location):
+            obstore.put(files, MARKER, ledger.encode())
+
+    def keep(self, done: Container[str]) -> None:
+        """Remove what a killed job left: files of fragments that have no entry.
+
+        Args:
+            done: the names of all entries of the ledger.
+
+        Raises:
+            LedgerFailed: the location cannot be used.
+        """
+        files = open_folder(self.location)
+        with failing(self.location):
+            left = [path for name, path in _listed(files) if name not in done]
+            if left:
+                obstore.delete(files, left)
+
+    def count(self, names: Container[str]) -> int:
+        """Return how many rows the files of the fragments of these names have.
+
+        Raises:
+            LedgerFailed: the location cannot be used.
+            InvalidSource: a file cannot be read.
+        """
+        with failing(self.location):
+            return sum(self._rows_of(path) for name, path in _listed(open_folder(self.location)) if name in names)
 
     def _rows_of(self, path: str) -> int:
         with open_file(look_at(f"{self.location.rstrip('/')}/{path}")) as file:
             return int(pq.read_metadata(file).num_rows)
 
+    def _fitting_table(self, rows: Sequence[Row]) -> pa.Table:
+        """Return rows as a table, without those of a value that has no form there, which are rejected."""
+        try:
+            return self._table(rows)
+        except UNFIT:
+            for row in rows:
+                for field in self.schema:
+                    try:
+                        self._column(field, [row])
+                    except UNFIT as error:
+                        row.reject(REFUSED, f"{field.name}: has no form in Parquet: {error}")
+                        break
+        return self._table(rows)
+
     def _table(self, rows: Sequence[Row]) -> pa.Table:
+        return pa.table([self._column(each, rows) for each in self.schema], self.schema)
+
+    def _column(self, field: pa.Field, rows: Sequence[Row]) -> pa.Array:
         objects = [each.object for each in rows if each.object is not None]
-        columns: dict[str, list[Any]] = {}
-        for field in self.schema:
-            if field.name == ID:
-                columns[ID] = [str(each.id) for each in objects]
-            elif vector := (field.metadata or {}).get(VECTOR.encode(), b"").decode():
-                columns[field.name] = [each.vectors.get(vector) for each in objects]
-            else:
-                values = [each.properties.get(field.name, each.images.get(field.name)) for each in objects]
-                columns[field.name] = values
-        return pa.table(columns, self.schema)
+        values: list[Any]
+        if field.name == ID:
+            values = [str(each.id) for each in objects]
+        elif vector := (field.metadata or {}).get(VECTOR.encode(), b"").decode():
+            values = [each.vectors.get(vector) for each in objects]
+        else:
+            values = [each.properties.get(field.name, each.images.get(field.name)) for each in objects]
+        return pa.array(values, field.type)
 
 
 def schema_of(collection: Collection, names: Iterable[str], dimensions: Mapping[str, int]) -> pa.Schema:
@@ -131,5 +224,8 @@ def _type(declared: Property) -> pa.DataType:
     return pa.list_(TYPES[DataType(kind.value.removesuffix("[]"))])
 
 
-def _listed(files: Any) -> list[Any]:
-    return [each for page in obstore.list(files) for each in page if each["path"].endswith(".parquet")]
+def _listed(files: Any) -> Iterator[tuple[str, str]]:
+    """Yield the names of fragments and the paths of their files."""
+    for each in obstore.list_with_delimiter(files)["objects"]:
+        if found := _FILE.fullmatch(each["path"]):
+            yield found[1], each["path"]

@@ -1,45 +1,26 @@
 """`vecgate bulk`: large tables of pictures into a collection, on one machine or on many."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
+from service.bulk import PATIENCE_S
 from service.cli.connection import TenantOption
+from service.cli.importing import ColumnsOption, MapOption
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, Doing, fail, note, progress_console, say
 
 if TYPE_CHECKING:
     from service.bulk.accounts import Progress as Done
     from service.bulk.job import Job, Result
+    from service.bulk.ledger import Totals
+    from service.bulk.reconciling import InCollection
 
 NEEDS_BULK = "bulk work needs: pip install 'vecgate[server,bulk]', and vecgate[clip] for local models"
 LOG_EVERY = 10_000
 """Rows between two lines of progress where no terminal is."""
 MAX_FAULTS = 20
 """Of one kind that are shown."""
-
-MappingOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--map",
-        exists=True,
-        dir_okay=False,
-        metavar="FILE",
-        help="TOML file that says which column is what; see `vecgate import`.",
-        show_default=False,
-    ),
-]
-ColumnOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        metavar="COLUMN=PROPERTY",
-        help="What a column becomes: a property, a named vector or `id`; empty leaves it out. Repeatable.",
-        show_default=False,
-    ),
-]
-
 
 LocationsArgument = Annotated[
     list[str],
@@ -95,8 +76,8 @@ def bulk(
     ledger: LedgerOption = "",
     output: OutputOption = "",
     only_output: OnlyOutputOption = False,
-    mapping: MappingOption = None,
-    columns: ColumnOption = None,
+    mapping: MapOption = None,
+    columns: ColumnsOption = None,
     key: KeyOption = "",
     tenant: TenantOption = "",
     truncate: TruncateOption = False,
@@ -104,7 +85,7 @@ def bulk(
     embedders: EmbeddersOption = 0,
     writers: WritersOption = 0,
     batch: BatchOption = 0,
-    patience: PatienceOption = 600.0,
+    patience: PatienceOption = PATIENCE_S,
 ) -> None:
     """Embed tables of pictures and store each row once, on this machine or on the Ray cluster of RAY_ADDRESS.
 
@@ -179,12 +160,18 @@ def show_result(result: "Result") -> None:
             say(f"  {totals.outdated} objects are of earlier versions of changed files, and still stored")
         if checked.in_files is not None:
             say(f"the Parquet files have {checked.in_files} rows")
-        if (within := checked.collection) is not None:
-            say(f"the collection has {within.counted} objects; {within.sampled} were looked for by their vectors")
-            if within.mended:
-                say(f"  {within.mended} of them were entered into the index again")
+        if checked.collection is not None:
+            _show_collection(checked.collection, totals)
     for fault in result.faults[:MAX_FAULTS]:
         say(f"wrong: {fault}")
+
+
+def _show_collection(within: "InCollection", totals: "Totals") -> None:
+    say(f"the collection has {within.counted} objects; {within.sampled} were looked for by their vectors")
+    if (others := within.counted - within.before - totals.distinct - totals.outdated) > 0:
+        say(f"  {others} of them were written by others since the first run")
+    if within.mended:
+        say(f"  {within.mended} of the latter were entered into the index again")
 
 
 def _shares(done: "Done") -> str:

@@ -47,6 +47,15 @@ def test_a_row_that_comes_twice_counts_once(tmp_path: Path):
     assert (before, accounts.progress.rows, ledger.totals({"f0"}).rows) == (set(), 2, 2)
 
 
+def test_rows_that_come_again_after_their_fragment_is_done_count_once(tmp_path: Path):
+    accounts = accounts_of(tmp_path)
+
+    accounts.take(table(row(0), end(1)))
+    accounts.take(table(row(0), end(1)))
+
+    assert (accounts.progress.rows, accounts.progress.fragments) == (1, 1)
+
+
 def test_an_empty_fragment_is_done(tmp_path: Path):
     accounts = accounts_of(tmp_path)
 

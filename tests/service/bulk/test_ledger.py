@@ -99,6 +99,16 @@ def test_a_ledger_of_another_job_is_refused_with_what_differs(tmp_path: Path):
     assert again["_objects_before"] == 3
 
 
+def test_each_ledger_has_an_id_from_its_beginning_on(tmp_path: Path):
+    one, other = Ledger(str(tmp_path / "one")), Ledger(str(tmp_path / "other"))
+    before = one.id
+    for each in (one, other, Ledger(one.location)):
+        each.begin({})
+
+    assert (before, Ledger(one.location).id) == ("", one.id)
+    assert len({one.id, other.id, ""}) == 3
+
+
 def test_a_command_that_did_not_end_well_is_seen_by_the_next_one(tmp_path: Path):
     ledger = Ledger(str(tmp_path))
 
@@ -112,11 +122,20 @@ def test_a_sample_of_ids_is_from_all_fragments(tmp_path: Path):
     ledger = Ledger(str(tmp_path))
     names = [add(ledger, f"n{n:03}", ids_of(*(f"{n}-{row}" for row in range(50)))) for n in range(40)]
 
-    some = ledger.some_ids(names, 20)
+    some = list(ledger.some_ids(names, 20))
 
     of_fragments = [{UUID(bytes=each) for each in ids_of(*(f"{n}-{row}" for row in range(50)))} for n in range(40)]
     assert 20 <= len(set(some)) <= 40
     assert sum(bool(ids & set(some)) for ids in of_fragments) >= 20
+
+
+def test_all_ids_are_those_of_all_rows_however_unlike_the_fragments_are(tmp_path: Path):
+    ledger = Ledger(str(tmp_path))
+    wanted = [str(each) for each in range(20)]
+    names = [add(ledger, "few", ids_of(*wanted[:2])), add(ledger, "many", ids_of(*wanted[2:])), "none"]
+
+    assert list(ledger.all_ids(names)) == [UUID(bytes=each) for each in ids_of(*wanted)]
+    assert list(ledger.some_ids([], 0)) == []
 
 
 def test_a_location_that_cannot_be_used_is_named(tmp_path: Path):

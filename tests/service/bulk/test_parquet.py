@@ -3,10 +3,13 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
-from service.bulk.parquet import ParquetOutput, schema_of
+from service.bulk.ledger import LedgerFailed
+from service.bulk.parquet import ParquetOutput, checked_location, schema_of
 from service.bulk.rows import Row
 from service.domain import Collection, DataType, NamedVector, ObjectValue, Property, Space, StoredObject
+from service.errors import InvalidRequest
 from service.sources.fragments import fragments, schema
 
 SPACE = Space("clip:tiny:1", 3, "tiny")
@@ -79,16 +82,49 @@ def test_the_same_batch_again_replaces_its_files_and_each_fragment_has_its_own(t
     output.write(batch)
     output.write(batch)
 
-    assert output.count() == 3
+    assert output.count({"a" * 32, "b" * 32}) == 3
+    assert output.count({"a" * 32}) == 2
     assert sorted(each.name[:33] for each in tmp_path.iterdir()) == ["a" * 32 + "-", "b" * 32 + "-"]
 
 
-def test_files_of_fragments_that_are_not_done_are_removed(tmp_path: Path):
-    output = output_at(tmp_path)
-    output.write([row("a" * 32, 0), row("b" * 32, 0)])
-    (tmp_path / "notes.txt").write_text("mine")
+def test_only_files_of_fragments_without_an_entry_are_removed(tmp_path: Path):
+    output, done = output_at(tmp_path / "out"), "a" * 32
+    output.write([row(done, 0), row("b" * 32, 0)])
+    (theirs,) = (tmp_path / "out").glob("b*")
+    others = ["notes.txt", "part-0.parquet", f"sub/{theirs.name}", f"{'c' * 32}.parquet"]
+    (tmp_path / "out" / "sub").mkdir()
+    for each in others:
+        (tmp_path / "out" / each).write_bytes(theirs.read_bytes())
 
-    output.keep({"a" * 32})
+    output.keep({done})
 
-    assert output.count() == 1
-    assert (tmp_path / "notes.txt").exists()
+    assert not theirs.exists()
+    assert all((tmp_path / "out" / each).exists() for each in others)
+    assert output.count({done, "b" * 32}) == 1
+
+
+def test_the_output_of_another_ledger_is_refused(tmp_path: Path):
+    output_at(tmp_path).check("")
+    output_at(tmp_path).claim("one")
+    output_at(tmp_path).check("one")
+
+    for other in ("two", ""):
+        with pytest.raises(InvalidRequest, match="output of another ledger"):
+            output_at(tmp_path).check(other)
+
+
+def test_an_output_is_an_absolute_path_or_a_url_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert checked_location("out") == str(tmp_path / "out")
+    assert checked_location("s3://bucket/out/") == "s3://bucket/out/"
+    for url in ("file:///x", "https://example.com/x"):
+        with pytest.raises(InvalidRequest, match="cannot be written; name a local path"):
+            checked_location(url)
+
+
+def test_an_output_that_cannot_be_listed_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+
+    with pytest.raises(LedgerFailed, match=str(tmp_path / "file")):
+        output_at(tmp_path / "file").keep(set())

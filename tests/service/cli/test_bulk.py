@@ -42,16 +42,18 @@ def test_only_output_without_an_output_is_wrong_use(tmp_path: Path):
 
 def test_the_result_tells_where_each_row_went(capsys: pytest.CaptureFixture[str]):
     totals = Totals(fragments=2, rows=10, rejected={"IMAGE_TOO_LARGE": 2}, distinct=7)
-    within = InCollection(before=0, counted=7, sampled=7, absent=0, mended=0, unfound=0)
+    within = InCollection(before=0, counted=9, sampled=7, absent=0, mended=0, unfound=0)
     progress = Progress(2, fragments=2, rows=10, stored=8, seconds={"read": 1, "decode": 1, "embed": 6, "write": 2})
 
-    show_result(Result(3, 1, progress, Reconciliation(totals, within, None)))
+    show_result(Result(3, 1, progress, Reconciliation(2, totals, within, None)))
 
     told = capsys.readouterr().out
     assert "10 rows in = 7 stored + 2 rejected + 1 duplicates" in told
     assert "rejected as IMAGE_TOO_LARGE: 2" in told
     assert "working time: read 10%, decode 10%, embed 60%, write 20%" in told
     assert "1 of 3 fragments were done before" in told
+    assert "the collection has 9 objects" in told
+    assert "2 of them were written by others" in told
 
 
 def test_progress_tells_rate_shares_and_what_is_rejected():

@@ -1,0 +1,143 @@
+"""Jobs with the stages in this process, one after the other, on a store in memory."""
+
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from service.bulk import job as jobs
+from service.bulk import stages
+from service.bulk.job import Job, Result, run
+from service.bulk.loop import BackgroundLoop
+from service.bulk.reading import Reading, read_fragment
+from service.bulk.stages import Target, Write
+from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, Space
+from service.errors import InvalidRequest
+from service.settings import Settings, WeaviateSettings
+from service.sources.fragments import Fragment
+from service.sources.mapping import Mapping as ColumnMapping
+from tests.fakes.store import FakeStore
+
+COLLECTION = Collection(
+    "Photos", (Property("count", DataType.INT),), (NamedVector("main", Space("fake", 3, "fake/model")),)
+)
+
+
+class Stages:
+    """A pipeline without Ray and without an embedder."""
+
+    forgotten = ""
+    """The end of the names of files that it loses."""
+
+    def __init__(self, _: Settings, target: Target, reading: Reading, *_rest: object) -> None:
+        self._target, self._reading = target, reading
+
+    def outcomes(self, fragments: Mapping[str, Fragment]) -> Iterator[pa.Table]:
+        """Read and write."""
+        write = Write(self._target)
+        for name, each in fragments.items():
+            if not self.forgotten or not each.location.endswith(self.forgotten):
+                items = pa.table({"name": [name], "fragment": [pickle.dumps(each)]})
+                for table in read_fragment(items, self._reading):
+                    yield from write(table)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeStore]:
+    """Give the store of a job, with the collection."""
+    found, loop = FakeStore(), BackgroundLoop()
+
+    @contextmanager
+    def opened(_: Settings) -> Iterator[tuple[BackgroundLoop, FakeStore, WeaviateSettings]]:
+        yield loop, found, WeaviateSettings()
+
+    monkeypatch.setattr(jobs, "_store", opened)
+    monkeypatch.setattr(jobs, "Pipeline", Stages)
+    monkeypatch.setattr(stages, "WeaviateStore", lambda _: found)
+    loop.run(found.create_collection(COLLECTION))
+    loop.run(found.create_collection(replace(COLLECTION, name="Rooms", multi_tenancy=MultiTenancy(auto_creation=True))))
+    yield found
+    loop.close()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """Give a job for two files of two rows each."""
+    (tmp_path / "in").mkdir()
+    for name, counts in (("a", [1, 2]), ("b", [3, 4])):
+        pq.write_table(pa.table({"count": counts}), tmp_path / "in" / f"{name}.parquet")
+    return Job([str(tmp_path / "in")], "Photos", str(tmp_path / "ledger"))
+
+
+def done(job: Job) -> Result:
+    return run(job, Settings(), lambda _: None)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_fragment_that_got_no_entry_is_an_error_and_is_done_by_the_same_command(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Stages, "forgotten", "b.parquet")
+    first = done(job)
+    unfinished = Path(job.ledger, "unfinished").exists()
+    monkeypatch.setattr(Stages, "forgotten", "")
+    second = done(job)
+
+    assert first.faults == ["1 of 2 fragments have no entry; repeat the command"]
+    assert unfinished
+    assert (second.faults, second.progress.rows) == ([], 2)
+    assert not Path(job.ledger, "unfinished").exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_command_for_a_part_of_the_input_leaves_the_output_of_the_others(job: Job, tmp_path: Path):
+    job = replace(job, output=str(tmp_path / "out"), stores=False)
+    done(job)
+    part = done(replace(job, locations=[f"{job.locations[0]}/b.parquet"]))
+
+    assert part.faults == []
+    assert part.reconciliation is not None
+    assert part.reconciliation.in_files == 2
+    assert sorted(pq.read_table(tmp_path / "out")["count"].to_pylist()) == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("store")
+def test_the_output_of_another_ledger_is_refused_before_a_new_ledger_names_it(job: Job, tmp_path: Path):
+    job = replace(job, output=str(tmp_path / "out"), stores=False)
+    done(job)
+    other = replace(job, ledger=str(tmp_path / "other"))
+
+    with pytest.raises(InvalidRequest, match="output of another ledger"):
+        done(other)
+    assert done(replace(other, output=str(tmp_path / "another"))).faults == []
+
+
+@pytest.mark.usefixtures("store")
+def test_an_output_of_a_scheme_that_cannot_be_written_is_refused_before_any_work(job: Job):
+    with pytest.raises(InvalidRequest, match="file:// cannot be written"):
+        done(replace(job, output="file:///x"))
+
+    assert not Path(job.ledger).exists()
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("change", "name"), [({"truncate": True}, "truncate"), ({"mapping": ColumnMapping(images="pictures")}, "images")]
+)
+def test_a_ledger_is_of_one_folder_of_images_and_one_way_to_cut_texts(job: Job, change: dict[str, object], name: str):
+    done(job)
+
+    with pytest.raises(InvalidRequest, match=f"of a run with {name} = "):
+        done(replace(job, **change))
+
+
+def test_a_job_creates_its_tenant_where_the_collection_does(job: Job, store: FakeStore):
+    result = done(replace(job, collection="Rooms", tenant="new"))
+
+    assert result.faults == []
+    assert list(store.tenants["Rooms"]) == ["new"]
