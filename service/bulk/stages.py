@@ -5,7 +5,7 @@ Embedding and writing are the service's own code, so that spaces, weights, check
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -90,16 +90,19 @@ class Decode:
         # One job runs while the next one is on its way.
         self._decoders = Decoders(2)
 
-    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+    def __call__(self, table: pa.Table) -> pa.Table:
         """Decode the pictures of a batch.
 
         Raises:
             BulkStopped: no process for pictures can be started.
         """
+        # Not a generator: Ray takes what one raises for a fault of its own.
+        done = []
         for part in in_parts(table):
             rows = from_table(part)
             timed("decode", rows, lambda live: self._loop.run(self._decode(live)))
-            yield to_table(rows)
+            done.append(to_table(rows))
+        return pa.concat_tables(done)
 
     async def _decode(self, rows: Sequence[Row]) -> None:
         await asyncio.gather(*map(self._decode_row, rows))
@@ -204,17 +207,20 @@ class Write:
         if target.stores:
             self._loop.run(self._store.start())
 
-    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+    def __call__(self, table: pa.Table) -> pa.Table:
         """Write a batch.
 
         Raises:
             BulkStopped: the store does not answer, or the collection is another one by now; or a file cannot be
                 written.
         """
+        # Not a generator: Ray takes what one raises for a fault of its own.
+        done = []
         for part in in_parts(table):
             rows = from_table(part)
             self._write_rows(rows)
-            yield to_table(rows)
+            done.append(to_table(rows))
+        return pa.concat_tables(done)
 
     def _write_rows(self, rows: list[Row]) -> None:
         if self._target.stores:

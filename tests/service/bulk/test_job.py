@@ -44,7 +44,7 @@ class Stages:
             if not self.forgotten or not each.location.endswith(self.forgotten):
                 items = pa.table({"name": [name], "fragment": [pickle.dumps(each)]})
                 for table in read_fragment(items, self._reading):
-                    yield from write(table)
+                    yield write(table)
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """Stages without Ray, on a store in memory."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from embedders.contract import InputLimits
@@ -63,16 +62,12 @@ def target(output: ParquetOutput | None = None, *, stores: bool = True) -> Targe
     return Target(COLLECTION, Scope(), WeaviateSettings(), 0.0, output, stores)
 
 
-def rows_of(tables: Iterator[pa.Table]) -> list[Row]:
-    return [each for table in tables for each in from_table(table)]
-
-
 def test_a_write_has_at_most_so_many_objects_and_bytes(store: SmallStore, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stages, "WRITE_OBJECTS", 3)
     monkeypatch.setattr(stages, "WRITE_BYTES", 1000)
 
     sizes = [3, 3, 3, 3, 450, 450, 2000, 3]
-    rows = rows_of(Write(target())(to_table([row(n, size) for n, size in enumerate(sizes)])))
+    rows = from_table(Write(target())(to_table([row(n, size) for n, size in enumerate(sizes)])))
 
     assert sorted(store.puts) == [1, 1, 1, 2, 3]
     assert [each.reason for each in rows] == [""] * len(sizes)
@@ -84,7 +79,7 @@ def test_an_object_that_is_too_large_for_a_write_alone_is_rejected_and_the_other
     monkeypatch.setattr(stages, "WRITE_BYTES", 1000)
     store.max_bytes = 1500
 
-    rows = rows_of(Write(target())(to_table([row(0, 2000), row(1)])))
+    rows = from_table(Write(target())(to_table([row(0, 2000), row(1)])))
 
     assert [(each.reason, each.message) for each in rows] == [
         ("STORE_REJECTED", "Weaviate refused: message larger than max"),
@@ -102,13 +97,13 @@ def test_a_refusal_that_is_not_for_the_size_of_one_object_stops_the_job(
     store.fail_next_of("put_objects", error)
 
     with pytest.raises(BulkStopped, match="Weaviate does not take the objects"):
-        rows_of(Write(target())(to_table([row(0, size)])))
+        from_table(Write(target())(to_table([row(0, size)])))
 
 
 def test_a_row_whose_text_has_no_form_in_parquet_is_rejected_by_name(tmp_path: Path):
     output = ParquetOutput(str(tmp_path), schema_of(COLLECTION, ["name"], {"main": 3}))
 
-    rows = rows_of(Write(target(output, stores=False))(to_table([row(0), row(1, name="\ud800"), row(2)])))
+    rows = from_table(Write(target(output, stores=False))(to_table([row(0), row(1, name="\ud800"), row(2)])))
 
     assert [each.reason for each in rows] == ["", "ROW_REFUSED", ""]
     assert rows[1].message.startswith("name: has no form in Parquet")
@@ -132,7 +127,7 @@ def decode(monkeypatch: pytest.MonkeyPatch, cause: Exception | None) -> list[Row
     bad, good = row(0), row(1)
     assert good.object is not None
     good.object = StoredObject(good.object.id, {}, {"image": b"good"})
-    return rows_of(Decode(InputLimits(), Scaling((8, 8)), ["image"], 0.0)(to_table([bad, good])))
+    return from_table(Decode(InputLimits(), Scaling((8, 8)), ["image"], 0.0)(to_table([bad, good])))
 
 
 def test_a_picture_that_fails_in_its_process_again_and_again_is_rejected(monkeypatch: pytest.MonkeyPatch):
