@@ -38,12 +38,16 @@ class Reading:
     tenant: str
 
     def row(self, fragment: str, number: int, source: SourceRow) -> Row:
-        """Return a row of a fragment with its object, or with why it becomes none."""
+        """Return a row of a fragment with its object, or with why it becomes none.
+
+        Raises:
+            InvalidSource: a picture that it refers to cannot be read now, but perhaps later.
+        """
         row = Row(fragment, number, source.where)
         try:
             row.object = self._stored(self.plan.object(source))
         except RowRefused as error:
-            row.reject(REFUSED, f"{error.column}: {error.reason}" if error.column else error.reason)
+            row.reject(REFUSED, ": ".join(filter(None, (error.column, error.reason, error.detail))))
         else:
             row.id = row.object.id.bytes
         return row

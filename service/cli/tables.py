@@ -3,11 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import typer
 from rich.progress import Progress
@@ -60,6 +59,8 @@ SHOWN_PLACES = 20
 MAX_PLACES = 1000
 """Rows of one reason that are kept to be named."""
 MAX_REASONS = 100
+TriedRow: TypeAlias = tuple[Row, NewObject | RowRefused]
+"""A row, and its object or why it has none."""
 
 
 @dataclass(slots=True)
@@ -307,7 +308,7 @@ class Sending:
             self.summary.stopped = error
         return self.summary
 
-    def _send_by_tenant(self, rows: Iterator[Row]) -> None:
+    def _send_by_tenant(self, rows: Iterator[TriedRow]) -> None:
         """Send some rows at a time, those of each tenant in calls for it."""
         objects = self._objects(rows)
         while some := list(islice(objects, TRIED_ROWS)):
@@ -320,12 +321,10 @@ class Sending:
                 self._sent.extend(noted[at] for at in places)
                 self._import(tenant, (some[at] for at in places))
 
-    def _objects(self, rows: Iterator[Row]) -> Iterator[tuple[str, Object]]:
-        for row in rows:
-            try:
-                new = self.plan.object(row)
-            except RowRefused as error:
-                self.summary.failures.add(_reason_of(error), _place_of(error))
+    def _objects(self, rows: Iterator[TriedRow]) -> Iterator[tuple[str, Object]]:
+        for row, new in rows:
+            if isinstance(new, RowRefused):
+                self.summary.failures.add(_reason_of(new), _place_of(new))
                 self._show()
                 continue
             made = Object(new.properties, new.images, new.vectors, new.id)
@@ -363,21 +362,33 @@ class Sending:
         )
 
 
-def readable_rows(found: Sequence[Fragment], plan: Plan, unreadable: list[str]) -> Iterator[Row]:
-    """Yield the rows of fragments; a fragment that cannot be read to its end is noted, and the next one follows."""
+def readable_rows(found: Sequence[Fragment], plan: Plan, unreadable: list[str]) -> Iterator[TriedRow]:
+    """Yield the rows of fragments with what becomes of them.
+
+    A fragment that cannot be read to its end, or of which a picture cannot be read now, is noted, and the next one
+    follows.
+    """
     for each in found:
         try:
             for batch in read(each, plan.columns):
-                yield from batch
+                for row in batch:
+                    yield row, _tried(plan, row)
         except InvalidSource as error:
             unreadable.append(str(error))
 
 
+def _tried(plan: Plan, row: Row) -> NewObject | RowRefused:
+    try:
+        return plan.object(row)
+    except RowRefused as error:
+        return error
+
+
 def _sample(tables: Tables, plan: Plan) -> Iterator[bytes]:
     """Yield the pictures of the first rows that have any."""
-    for row in islice(readable_rows(tables.found, plan, []), SAMPLE):
-        with suppress(RowRefused):
-            yield from plan.object(row).images.values()
+    for _, made in islice(readable_rows(tables.found, plan, []), SAMPLE):
+        if not isinstance(made, RowRefused):
+            yield from made.images.values()
 
 
 def show_dry_run(tables: Tables, plan: Plan, *, exists: bool, limit: int | None) -> bool:
@@ -393,11 +404,9 @@ def show_dry_run(tables: Tables, plan: Plan, *, exists: bool, limit: int | None)
     )
     refused, unreadable = Failures(), list[str]()
     fine = 0
-    for row in islice(readable_rows(tables.found, plan, unreadable), limit or TRIED_ROWS):
-        try:
-            made = plan.object(row)
-        except RowRefused as error:
-            refused.add(_reason_of(error), _place_of(error))
+    for row, made in islice(readable_rows(tables.found, plan, unreadable), limit or TRIED_ROWS):
+        if isinstance(made, RowRefused):
+            refused.add(_reason_of(made), _place_of(made))
             continue
         fine += 1
         if fine <= SHOWN_ROWS:

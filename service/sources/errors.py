@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Sequence
 
-MAX_DETAIL_CHARS = 100
+MAX_DETAIL_CHARS = 200
 
 
 class InvalidSource(Exception):
@@ -12,12 +12,15 @@ class InvalidSource(Exception):
     Attributes:
         location: what.
         reason: why, and what helps.
+        final: whether it stays so, as of a file that is missing or too large. Everything else may pass, such as a
+            server that does not answer.
     """
 
-    def __init__(self, location: str, reason: str) -> None:
+    def __init__(self, location: str, reason: str, *, final: bool = False) -> None:
         super().__init__(location, reason)
         self.location = location
         self.reason = reason
+        self.final = final
 
     def __str__(self) -> str:
         return f"{self.location}: {self.reason}"
@@ -59,7 +62,7 @@ class RowRefused(Exception):
         reason: why, the same text for rows with the same fault.
         row: where it is, such as "shard.tar, key 000012".
         column: the column with the fault; empty if it is the whole row.
-        detail: the value, or what else differs from row to row.
+        detail: the value, or what else differs from row to row; the middle of a long one is left out.
     """
 
     def __init__(self, reason: str, row: str, column: str = "", detail: str = "") -> None:
@@ -67,8 +70,14 @@ class RowRefused(Exception):
         self.reason = reason
         self.row = row
         self.column = column
-        self.detail = detail if len(detail) <= MAX_DETAIL_CHARS else f"{detail[:MAX_DETAIL_CHARS]}..."
+        self.detail = _shortened(detail)
 
     def __str__(self) -> str:
         parts = (self.row, self.column, self.reason, self.detail)
         return ": ".join(each for each in parts if each)
+
+
+def _shortened(text: str) -> str:
+    """Return the start and the end of a text: of a picture that cannot be read, the path and the reason."""
+    half = MAX_DETAIL_CHARS // 2
+    return text if len(text) <= MAX_DETAIL_CHARS else f"{text[:half]}...{text[-half:]}"

@@ -182,6 +182,7 @@ class Plan:
 
         Raises:
             RowRefused: the row cannot become one.
+            InvalidSource: a picture that it refers to cannot be read now, but perhaps later.
         """
         if row.fault:
             raise RowRefused(row.fault, row.where, detail=row.detail)
@@ -212,6 +213,8 @@ class Plan:
         except Unfit as error:
             raise RowRefused(error.reason, row.where, column, error.detail) from error
         except InvalidSource as error:
+            if not error.final:
+                raise InvalidSource(row.location, f"{row.spot}: the picture cannot be read: {error}") from error
             raise RowRefused("the picture cannot be read", row.where, column, str(error)) from error
 
     def _picture(self, row: Row, value: Any) -> bytes | None:

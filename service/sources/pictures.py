@@ -41,7 +41,11 @@ def _part(folder: str, entries: Sequence[Entry]) -> tuple[str, str]:
 
 
 def read(folder: str, part: str, columns: Sequence[str] | None) -> Iterator[list[Row]]:
-    """Yield a row for each picture of a part, with the columns `file`, its path in the folder, and `image`."""
+    """Yield a row for each picture of a part, with the columns `file`, its path in the folder, and `image`.
+
+    Raises:
+        InvalidSource: a picture cannot be read now, but perhaps later.
+    """
 
     def rows() -> Iterator[Row]:
         for number, name in enumerate(json.loads(part), start=1):
@@ -50,6 +54,8 @@ def read(folder: str, part: str, columns: Sequence[str] | None) -> Iterator[list
                 try:
                     row.values[IMAGE] = read_file(f"{folder}/{name}", MAX_VALUE_BYTES)
                 except InvalidSource as error:
+                    if not error.final:
+                        raise InvalidSource(folder, f"{normal_path(name)}: {error.reason}") from error
                     row.fault, row.detail = "the file cannot be read", error.reason
             yield row
 

@@ -36,9 +36,14 @@ class Row:
     detail: str = ""
 
     @property
+    def spot(self) -> str:
+        """Where it is in the file, for people."""
+        return self.place or f"row {self.number}"
+
+    @property
     def where(self) -> str:
         """Where it is, for people, with the file's name."""
-        return f"{self.location.rpartition('/')[2]}, {self.place or f'row {self.number}'}"
+        return f"{self.location.rpartition('/')[2]}, {self.spot}"
 
 
 def in_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -5,6 +5,7 @@ loop of them, and takes no names that are not UTF-8. Credentials and endpoints a
 stores' own tools, such as AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and AWS_ALLOW_HTTP for MinIO.
 """
 
+import errno
 import io
 import os
 import re
@@ -28,6 +29,8 @@ WEB = frozenset({"https", "http"})
 READ_BYTES = 2**22
 """Of one request to an object store."""
 MAX_RETRIES = 4
+NO_FILES = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
+"""Errors of the operating system that say that a path is not that of a file."""
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _GLOB = re.compile(r"[*?\[]")
 
@@ -51,7 +54,7 @@ def scheme_of(location: str) -> str:
     """Return the scheme of a URL; empty for a local path.
 
     Raises:
-        InvalidSource: it is a URL of another kind.
+        InvalidSource: it is a URL of another kind; final.
     """
     found = _SCHEME.match(location)
     if found is None:
@@ -59,7 +62,7 @@ def scheme_of(location: str) -> str:
     scheme = found[1].lower()
     if scheme not in SCHEMES:
         known = ", ".join(sorted(f"{each}://" for each in SCHEMES))
-        raise InvalidSource(location, f"{scheme}:// cannot be read; name a local path or one of {known}")
+        raise InvalidSource(location, f"{scheme}:// cannot be read; name a local path or one of {known}", final=True)
     return scheme
 
 
@@ -108,7 +111,7 @@ def look_at(location: str) -> Entry:
     with _named(location):
         entry = _head(location) if scheme_of(location) else _local(location)
         if entry is None:
-            raise InvalidSource(location, "there is no such file")
+            raise InvalidSource(location, "there is no such file", final=True)
         return entry
 
 
@@ -128,11 +131,11 @@ def read_file(location: str, max_bytes: int) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        InvalidSource: it cannot be read, or is larger than the bound.
+        InvalidSource: it cannot be read, or is larger than the bound. It is final if no later attempt can read it.
     """
     entry = look_at(location)
     if entry.size > max_bytes:
-        raise InvalidSource(location, f"it has {entry.size} bytes; the limit is {max_bytes}")
+        raise InvalidSource(location, f"it has {entry.size} bytes; the limit is {max_bytes}", final=True)
     with open_file(entry) as file, _named(location):
         return file.read(entry.size)
 
@@ -193,7 +196,7 @@ def _local(location: str) -> Entry:
     status = Path(location).stat()
     # Reading a pipe waits forever, and some devices never end.
     if not stat.S_ISREG(status.st_mode):
-        raise InvalidSource(location, "it is not a file")
+        raise InvalidSource(location, "it is not a file", final=True)
     return Entry(location, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
 
 
@@ -216,9 +219,9 @@ def _split(location: str) -> tuple[Any, str]:
     """Return the store of a URL, and the path in it."""
     parts = urlsplit(location, allow_fragments=False)
     if not parts.netloc:
-        raise InvalidSource(location, "it names no host or bucket")
+        raise InvalidSource(location, "it names no host or bucket", final=True)
     if parts.query:
-        raise InvalidSource(location, "a URL with ? cannot be read; name the file alone")
+        raise InvalidSource(location, "a URL with ? cannot be read; name the file alone", final=True)
     path = parts.path.lstrip("/")
     return store_of(f"{parts.scheme.lower()}://{parts.netloc}"), unquote(path) if parts.scheme in WEB else path
 
@@ -243,14 +246,18 @@ def _pattern(location: str) -> re.Pattern[str]:
 
 @contextmanager
 def _named(location: str) -> Iterator[None]:
-    """Name the file in what goes wrong with it."""
+    """Name the file in what goes wrong with it, and say whether that is final."""
     try:
         yield
     except FileNotFoundError as error:
-        raise InvalidSource(location, "there is no such file") from error
+        raise InvalidSource(location, "there is no such file", final=True) from error
     except OSError as error:
-        raise InvalidSource(location, error.strerror or _first_line(error)) from error
-    except (BaseError, ValueError) as error:
+        reason = error.strerror or _first_line(error)
+        raise InvalidSource(location, reason, final=error.errno in NO_FILES) from error
+    except ValueError as error:
+        # No file can have such a name.
+        raise InvalidSource(location, _first_line(error), final=True) from error
+    except BaseError as error:
         raise InvalidSource(location, _first_line(error)) from error
 
 

@@ -4,12 +4,14 @@ from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.rows import Row, from_table
 from service.core.objects.checks import DraftObject, check_object
 from service.domain import Collection, DataType, NamedVector, Property, Space
 from service.domain.keys import key_id
+from service.sources.errors import InvalidSource
 from service.sources.fragments import Fragment, fragments, schema
 from service.sources.mapping import Mapping
 from tests.fakes.embedder import picture
@@ -70,3 +72,33 @@ def test_a_file_that_has_changed_since_it_was_found_ends_with_that(tmp_path: Pat
 
     assert (end.end, end.reason) == (True, "SOURCE_UNREADABLE")
     assert "changed" in end.message
+
+
+def read_references(folder: Path) -> list[Row]:
+    """Return the rows that the stage makes of a table that refers to a picture that is missing, and to another one."""
+    (folder / "b.png").write_bytes(b"x")
+    (folder / "a.csv").write_text("image\ngone.png\nb.png\n")
+    (found,) = fragments([str(folder)])
+    plan = Mapping().bind(schema([found]), COLLECTION)
+    items = pa.table({"name": ["f"], "fragment": [pickle.dumps(found)]})
+    return [row for table in read_fragment(items, Reading(plan, COLLECTION, "")) for row in from_table(table)]
+
+
+def test_a_picture_that_is_missing_is_a_rejected_row_with_the_path_and_the_reason(tmp_path: Path):
+    rejected, stored, end = read_references(tmp_path)
+
+    assert rejected.reason == "ROW_REFUSED"
+    assert rejected.message == f"image: the picture cannot be read: {tmp_path}/gone.png: there is no such file"
+    assert (stored.live, end.number, end.reason) == (True, 2, "")
+
+
+def test_a_picture_that_cannot_be_read_now_ends_the_fragment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def denied(location: str, max_bytes: int) -> bytes:
+        raise InvalidSource(location, "access is denied")
+
+    monkeypatch.setattr("service.sources.mapping.read_file", denied)
+
+    (end,) = read_references(tmp_path)
+
+    assert (end.end, end.reason) == (True, "SOURCE_UNREADABLE")
+    assert end.message == f"line 2: the picture cannot be read: {tmp_path}/gone.png: access is denied"

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.domain.keys import key_id
+from service.sources import InvalidSource
 from tests.fakes.server import DIMENSION, SPACE, FakeVecgate, serving
 from tests.fakes.statuses import failure
 from tests.service.sources.making import tar
@@ -293,4 +294,27 @@ def test_reasons_and_places_are_kept_in_bounded_number(
         "  and 2 more",
         "other reasons (2)",
         *(f"  t.csv, line {line}" for line in (7, 8)),
+    ]
+
+
+def test_a_picture_that_cannot_be_read_now_ends_the_reading_of_its_table_alone(
+    import_: Import, fake: FakeVecgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.add_collection("Things", name=TEXT, image=BLOB)
+    for number in (1, 2):
+        (tmp_path / f"{number}.csv").write_text(f"image,name\n{number}.png,x\nb.png,y\n")
+
+    def read_file(location: str, max_bytes: int) -> bytes:
+        if location.endswith("1.png"):
+            raise InvalidSource(location, "denied")
+        return b"x"
+
+    monkeypatch.setattr("service.sources.mapping.read_file", read_file)
+
+    result = import_(tmp_path / "1.csv", tmp_path / "2.csv")
+
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "Things: 2 stored, 0 failed",
+        f"not read to its end: {tmp_path}/1.csv: line 2: the picture cannot be read: {tmp_path}/1.png: denied",
     ]

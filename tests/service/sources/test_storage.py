@@ -15,7 +15,15 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from service.domain.collections import DataType
-from service.sources import InvalidSource, Mapping, fragments, read, schema, storage
+from service.sources import (
+    InvalidSource,
+    Mapping,
+    RowRefused,
+    fragments,
+    read,
+    schema,
+    storage,
+)
 from tests.service.sources.making import collection, objects_of, rows_of, tar
 
 BUCKET = "pictures"
@@ -58,6 +66,12 @@ def web(tmp_path: Path) -> Iterator[str]:
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None: ...
+
+        def do_HEAD(self) -> None:
+            if "denied" in self.path:
+                self.send_error(403)
+            else:
+                super().do_HEAD()
 
         def do_GET(self) -> None:
             start, _, end = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
@@ -239,3 +253,29 @@ def test_a_source_is_of_one_kind_and_there_is_something(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", {})
     with pytest.raises(InvalidSource, match=r"several kinds of files \(csv, webdataset\)"):
         fragments([str(tmp_path)])
+
+
+def test_a_picture_that_may_be_readable_later_is_no_refused_row(web: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file\ngone.png\ndenied.png\n")
+    found = fragments([f"{web}/t.csv"])
+    plan = Mapping({"file": "image"}).bind(schema(found), collection(image=DataType.BLOB))
+    gone, denied = rows_of(found)
+
+    with pytest.raises(RowRefused, match=rf"line 2: file: the picture cannot be read: {web}/gone\.png: there is no"):
+        plan.object(gone)
+    with pytest.raises(
+        InvalidSource, match=rf"t\.csv: line 3: the picture cannot be read: {web}/denied\.png: "
+    ) as caught:
+        plan.object(denied)
+    assert not caught.value.final
+
+
+@pytest.mark.parametrize("name", ["a.png/b.png", "x" * 300, "a\0b", "folder"])
+def test_a_path_that_is_not_that_of_a_file_is_final(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(InvalidSource) as caught:
+        storage.read_file(f"{tmp_path}/{name}", 9)
+
+    assert caught.value.final
