@@ -76,10 +76,15 @@ class Import:
         return object_pb.DuplicateCheck(action=wanted, min_cosine=threshold, target_vector=vector.name)
 
     def begin(self, journal: Journal | None, client: Client) -> None:
-        """Let the journal start again if the collection is empty.
+        """Let the journal start again if the collection, or the tenant, is empty.
+
+        Of a collection with tenants as a whole it is not known.
 
         Raises:
             VecgateError: a call failed.
         """
-        if journal is not None and not client.get_collection(self.collection, self.tenant).object_count:
+        if journal is None:
+            return
+        found = client.get_collection(self.collection, self.tenant)
+        if (self.tenant or not found.multi_tenancy.enabled) and not found.object_count:
             journal.forget()

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 
@@ -20,14 +21,16 @@ class InvalidJournal(Exception):
 
 
 class Journal:
-    """A file with the id and digest of each stored object on a line. Use it as a context manager.
+    """A file with the key and digest of each stored object on a line. Use it as a context manager.
+
+    The key is the id. Where rows name their tenants, it is a UUID of the id and the tenant.
 
     Lines that are written survive if this program is killed. A line that was cut off is ignored.
 
     Args:
         path: the file; created if it does not exist.
         collection: the collection of the objects, which is part of the digests.
-        tenant: the tenant of the objects, which is part of the digests.
+        tenant: the tenant of all objects, which is part of the digests; empty where there is none or rows name it.
     """
 
     def __init__(self, path: Path, collection: str, tenant: str = "") -> None:
@@ -37,7 +40,7 @@ class Journal:
             InvalidJournal: the file is something else.
             OSError: the file cannot be read or written.
         """
-        self._target = (collection, tenant)
+        self._collection, self._tenant = collection, tenant
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         if text and not text.startswith(HEADER + "\n") and not HEADER.startswith(text):
             raise InvalidJournal(f"{path} is not a journal of an import; name another file")
@@ -60,23 +63,24 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def digest(self, object_: Object) -> str:
-        """Return a digest of an object with all its contents."""
+    def digest(self, object_: Object, tenant: str = "") -> str:
+        """Return a digest of an object with all its contents, and of its tenant where it has its own."""
         images = {name: hashlib.sha256(content).hexdigest() for name, content in object_.images.items()}
-        content = [*self._target, object_.id, dict(object_.properties), images]
+        content = [self._collection, tenant or self._tenant, object_.id, dict(object_.properties), images]
         if object_.vectors:
             content.append({name: np.asarray(values).tolist() for name, values in object_.vectors.items()})
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
-    def has(self, id_: str, digest: str) -> bool:
+    def has(self, id_: str, digest: str, tenant: str = "") -> bool:
         """Return whether an object of that id is stored with this digest; without an id, any object with it."""
-        return self._stored.get(id_) == digest if id_ else digest in self._digests
+        return self._stored.get(_key(id_, tenant)) == digest if id_ else digest in self._digests
 
-    def add(self, id_: str, digest: str) -> None:
+    def add(self, id_: str, digest: str, tenant: str = "") -> None:
         """Note that an object is stored."""
-        self._stored[id_] = digest
+        key = _key(id_, tenant)
+        self._stored[key] = digest
         self._digests.add(digest)
-        self._file.write(f"{id_} {digest}\n")
+        self._file.write(f"{key} {digest}\n")
         self._file.flush()
 
     def forget(self) -> None:
@@ -87,3 +91,8 @@ class Journal:
             self._file.truncate(0)
             self._file.write(HEADER + "\n")
             self._file.flush()
+
+
+def _key(id_: str, tenant: str) -> str:
+    """Return what tells an object apart from all others, in the form of an id."""
+    return str(uuid5(NAMESPACE_OID, f"{id_} {tenant}")) if tenant else id_

@@ -43,6 +43,7 @@ from service.sources import (
     read,
     schema,
 )
+from service.sources.rows import size_of
 from vecgate.client import Client, ImportOutcome, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
@@ -53,6 +54,8 @@ VECTOR = "default"
 """The named vector of a collection that is created for a source."""
 TRIED_ROWS = 1000
 """Rows that a dry run tries."""
+GROUP_ROWS, GROUP_BYTES = 1000, 2**25
+"""Objects, and their bytes, that are held to be sent by tenant."""
 SHOWN_ROWS = 3
 SHOWN_PLACES = 20
 """Rows of one reason that a terminal shows."""
@@ -294,7 +297,7 @@ class Sending:
     duplicates: object_pb.DuplicateCheck | None = None
     show: Callable[[str], object] = lambda _: None
     summary: TableSummary = field(default_factory=TableSummary)
-    _sent: deque[tuple[str, str]] = field(default_factory=deque)
+    _sent: deque[tuple[str, str, str]] = field(default_factory=deque)
 
     def send(self, found: Sequence[Fragment]) -> TableSummary:
         """Send the rows of fragments, in order."""
@@ -311,7 +314,7 @@ class Sending:
     def _send_by_tenant(self, rows: Iterator[TriedRow]) -> None:
         """Send some rows at a time, those of each tenant in calls for it."""
         objects = self._objects(rows)
-        while some := list(islice(objects, TRIED_ROWS)):
+        while some := _group(objects):
             # What was sent is told apart by tenant, so the order of what is noted follows.
             noted = [self._sent.popleft() for _ in some]
             tenants: dict[str, list[int]] = {}
@@ -328,12 +331,12 @@ class Sending:
                 self._show()
                 continue
             made = Object(new.properties, new.images, new.vectors, new.id)
-            digest = self.journal.digest(made) if self.journal else ""
-            if self.journal and self.journal.has(made.id, digest):
+            digest = self.journal.digest(made, new.tenant) if self.journal else ""
+            if self.journal and self.journal.has(made.id, digest, new.tenant):
                 self.summary.skipped += 1
                 self._show()
                 continue
-            self._sent.append((row.where, digest))
+            self._sent.append((row.where, digest, new.tenant))
             yield new.tenant, made
 
     def _import(self, tenant: str, objects: Iterator[tuple[str, Object]]) -> None:
@@ -344,7 +347,7 @@ class Sending:
             self._note(outcome)
 
     def _note(self, outcome: ImportOutcome) -> None:
-        where, digest = self._sent.popleft()
+        where, digest, tenant = self._sent.popleft()
         if outcome.error is not None:
             self.summary.failures.add(outcome_reason(outcome.error), where)
         self.summary.stored += outcome.stored
@@ -353,13 +356,23 @@ class Sending:
             how = "same content" if outcome.duplicate_of.same_content else f"cosine {outcome.duplicate_of.cosine:.4f}"
             self.summary.duplicates.add("duplicates", f"{where}: {outcome.duplicate_of.id}, {how}")
         if self.journal and outcome.stored:
-            self.journal.add(outcome.id, digest)
+            self.journal.add(outcome.id, digest, tenant)
         self._show()
 
     def _show(self) -> None:
         self.show(
             f"importing into {self.plan.collection}: {self.summary.stored} stored, {self.summary.failures.count} failed"
         )
+
+
+def _group(objects: Iterator[tuple[str, Object]]) -> list[tuple[str, Object]]:
+    """Take the next objects, as many as are held in memory at the same time."""
+    some: list[tuple[str, Object]] = []
+    size = 0
+    while size < GROUP_BYTES and len(some) < GROUP_ROWS and (found := next(objects, None)):
+        some.append(found)
+        size += size_of(found[1].properties) + size_of(found[1].images)
+    return some
 
 
 def readable_rows(found: Sequence[Fragment], plan: Plan, unreadable: list[str]) -> Iterator[TriedRow]:

@@ -1,9 +1,10 @@
 """Rows, and the batches that bound what is in memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.domain.keys import as_text
 from service.sources.errors import InvalidSource
 
 MAX_VALUE_BYTES = 2**27
@@ -43,7 +44,7 @@ class Row:
     @property
     def where(self) -> str:
         """Where it is, for people, with the file's name."""
-        return f"{self.location.rpartition('/')[2]}, {self.spot}"
+        return as_text(f"{self.location.rpartition('/')[2]}, {self.spot}")
 
 
 def in_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -58,7 +59,7 @@ def in_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     try:
         for row in rows:
             batch.append(row)
-            size += sum(map(_size, row.values.values()))
+            size += size_of(row.values)
             if size >= BATCH_BYTES or len(batch) >= BATCH_ROWS:
                 yield batch
                 batch, size = [], 0
@@ -88,12 +89,13 @@ def first_rows(batches: Iterable[list[Row]]) -> list[Row]:
     return found[:SAMPLE_ROWS]
 
 
-def _size(value: Any) -> int:
+def size_of(value: Any) -> int:
+    """Return about how many bytes a value takes."""
     match value:
         case str() | bytes():
             return len(value)
         case list():
-            return 8 * len(value)
-        case dict():
-            return sum(map(_size, value.values()))
+            return sum(map(size_of, value))
+        case Mapping():
+            return sum(map(size_of, value.values()))
     return 8

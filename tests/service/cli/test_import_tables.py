@@ -318,3 +318,33 @@ def test_a_picture_that_cannot_be_read_now_ends_the_reading_of_its_table_alone(
         "Things: 2 stored, 0 failed",
         f"not read to its end: {tmp_path}/1.csv: line 2: the picture cannot be read: {tmp_path}/1.png: denied",
     ]
+
+
+def test_a_journal_tells_tenants_apart_and_is_kept_where_rows_name_them(
+    import_: Import, fake: FakeVecgate, tmp_path: Path
+) -> None:
+    fake.add_collection("Things", name=TEXT)
+    fake.collections["Things"].multi_tenancy.enabled = True
+    path, journal = tmp_path / "t.csv", tmp_path / "journal"
+    options = ("--column", "shop=tenant", "--column", "sku=id", "--resume", journal)
+    path.write_text("sku,name,shop\n1,a,x\n1,a,y\n")
+
+    assert import_(path, *options).stdout == "Things: 2 stored, 0 failed\n"
+    path.write_text("sku,name,shop\n1,a,x\n1,a,y\n1,a,z\n")
+    assert import_(path, *options).stdout == "Things: 1 stored, 0 failed, 2 stored before\n"
+    path.write_text("sku,name,shop\n1,a,x\n1,b,y\n")
+    assert import_(path, *options).stdout == "Things: 1 stored, 0 failed, 1 stored before\n"
+
+
+def test_rows_are_held_by_tenant_up_to_so_many_bytes(
+    import_: Import, fake: FakeVecgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.cli.tables.GROUP_BYTES", 2)
+    fake.add_collection("Things", name=TEXT)
+    fake.collections["Things"].multi_tenancy.enabled = True
+    path = tmp_path / "t.csv"
+    path.write_text("name,shop\na,x\nb,x\nc,x\n")
+
+    assert import_(path, "--column", "shop=tenant").stdout == "Things: 3 stored, 0 failed\n"
+    sent = [[o.properties["name"] for o in each.objects] for each in fake.requests["ImportObjects"]]
+    assert sent == [["a", "b"], ["c"]]
