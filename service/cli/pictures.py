@@ -97,7 +97,7 @@ class ImportSummary:
 
 def picture_id(collection: str, file: str) -> str:
     """Return a picture's id: the same for the same collection and path on every system."""
-    return key_id(collection, file)
+    return key_id(collection, normal_path(file))
 
 
 def scan_folder(folder: Path, sidecar: Sidecar | None, *, limit: int | None = None) -> PictureFolder:

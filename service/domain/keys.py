@@ -14,8 +14,8 @@ _FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF
 
 
 def key_id(collection: str, key: str) -> str:
-    """Return the id of a key, such as a picture's path: the same for the same collection and key on every system."""
-    return str(uuid5(NAMESPACE, f"{collection}/{normal_path(key)}"))
+    """Return the id of a key: the same for the same collection and key. Of a file's path, give the normal one."""
+    return str(uuid5(NAMESPACE, f"{collection}/{key}"))
 
 
 def normal_path(file: str) -> str:

@@ -3,6 +3,8 @@
 import reprlib
 from collections.abc import Sequence
 
+from service.domain.keys import as_text
+
 MAX_DETAIL_CHARS = 200
 
 
@@ -10,7 +12,7 @@ class InvalidSource(Exception):
     """Something cannot be read.
 
     Attributes:
-        location: what.
+        location: what, with bytes of its name that are not text as in a URL.
         reason: why, and what helps.
         final: whether it stays so, as of a file that is missing or too large. Everything else may pass, such as a
             server that does not answer.
@@ -18,8 +20,8 @@ class InvalidSource(Exception):
 
     def __init__(self, location: str, reason: str, *, final: bool = False) -> None:
         super().__init__(location, reason)
-        self.location = location
-        self.reason = reason
+        self.location = as_text(location)
+        self.reason = as_text(reason)
         self.final = final
 
     def __str__(self) -> str:
@@ -67,10 +69,10 @@ class RowRefused(Exception):
 
     def __init__(self, reason: str, row: str, column: str = "", detail: str = "") -> None:
         super().__init__(reason, row, column, detail)
-        self.reason = reason
-        self.row = row
-        self.column = column
-        self.detail = _shortened(detail)
+        self.reason = as_text(reason)
+        self.row = as_text(row)
+        self.column = as_text(column)
+        self.detail = as_text(_shortened(detail))
 
     def __str__(self) -> str:
         parts = (self.row, self.column, self.reason, self.detail)

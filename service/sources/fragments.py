@@ -63,6 +63,8 @@ def fragments(locations: Sequence[str]) -> list[Fragment]:
     kinds = sorted({each.kind for each in found})
     if len(kinds) > 1:
         raise InvalidSource(", ".join(locations), f"there are several kinds of files ({', '.join(kinds)}); name one")
+    if not found:
+        raise InvalidSource(", ".join(locations), "there are no rows")
     return list(dict.fromkeys(found))
 
 
@@ -90,7 +92,7 @@ def schema(found: Sequence[Fragment]) -> Schema:
     columns = schemas[0].columns
     for location, each in zip(locations[1:], schemas[1:], strict=True):
         columns = merged(location, (columns, each.columns))
-    return Schema(first.kind, columns, schemas[0].embedder)
+    return Schema(first.kind, columns)
 
 
 def read(fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[list[Row]]:
@@ -104,7 +106,7 @@ def read(fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[l
         InvalidSource: it cannot be read, or has changed since it was found.
     """
     if fragment.kind == pictures.KIND:
-        return pictures.read(fragment.location, fragment.part, columns)
+        return pictures.read(fragment.location, fragment.part, fragment.identity, columns)
     entry = look_at(fragment.location)
     if entry.identity != fragment.identity:
         raise InvalidSource(fragment.location, "it has changed since it was found; run the command again")

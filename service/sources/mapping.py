@@ -266,10 +266,10 @@ class _Binding:
         for name in self.mapping.spaces:
             if self.collection.find_vector(name) is None:
                 self.faults.append(f"[spaces]: the collection {self.collection.name} has no named vector {name!r}")
+        folder = self._folder()
         self._check_scope()
         if self.faults:
             raise InvalidMapping(self.faults)
-        folder = self.mapping.images.rstrip("/")
         used = (*self.properties, *self.images, *self.vectors, *self.keys.values())
         return Plan(
             self.collection.name,
@@ -280,8 +280,16 @@ class _Binding:
             self.vectors,
             tuple(dict.fromkeys(map(self.schema.top, used))),
             self.unused,
-            folder if not folder or scheme_of(folder) else str(Path(folder).absolute()),
+            folder,
         )
+
+    def _folder(self) -> str:
+        folder = self.mapping.images.rstrip("/")
+        try:
+            return folder if not folder or scheme_of(folder) else str(Path(folder).absolute())
+        except InvalidSource as error:
+            self.faults.append(f"images: {error}")
+            return ""
 
     def _check_scope(self) -> None:
         if self.schema.kind == pictures.KIND and pictures.FILE not in self.mapping.columns:
@@ -412,7 +420,7 @@ def _vector(value: Any, dimension: int) -> NDArray[np.float32] | None:
         raise Unfit("it is not a list of numbers")
     try:
         found = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Unfit("it is not a list of numbers") from error
     if found.ndim != 1 or (dimension and len(found) != dimension):
         raise Unfit(f"a vector of the space has {dimension} values", f"this has {found.size}")

@@ -16,7 +16,6 @@ from service.sources.storage import Entry, open_file
 
 KIND = "parquet"
 SPACE_KEY = b"vecgate.space"
-EMBEDDER_KEY = b"vecgate.embedder"
 FRAGMENT_BYTES = 2**26
 """Row groups that are smaller together are one fragment."""
 MAX_FOOTER_VALUES = 2**22
@@ -54,7 +53,7 @@ def schema(entry: Entry) -> Schema:
         told = {**(file.metadata.metadata or {}), **(arrow.metadata or {})}
         space = _text(told.get(SPACE_KEY))
         columns = tuple(_column(arrow.field(at), space) for at in range(len(arrow.names)))
-        return Schema(KIND, columns, _text(told.get(EMBEDDER_KEY)))
+        return Schema(KIND, columns)
 
 
 def read(entry: Entry, part: str, columns: Sequence[str] | None) -> Iterator[list[Row]]:

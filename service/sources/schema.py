@@ -55,12 +55,10 @@ class Schema:
     Attributes:
         kind: of its fragments.
         columns: in order.
-        embedder: the name of the embedder that made the vectors in it, where the file says so.
     """
 
     kind: str
     columns: tuple[Column, ...]
-    embedder: str = ""
 
     @property
     def from_bulk(self) -> bool:

@@ -26,6 +26,8 @@ from service.sources.errors import InvalidSource
 
 SCHEMES = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "https", "http"})
 WEB = frozenset({"https", "http"})
+WITH_CONTAINER = frozenset({"abfs", "abfss"})
+"""Before an @ these have the name of a container, and no user."""
 READ_BYTES = 2**22
 """Of one request to an object store."""
 MAX_RETRIES = 4
@@ -54,16 +56,26 @@ def scheme_of(location: str) -> str:
     """Return the scheme of a URL; empty for a local path.
 
     Raises:
-        InvalidSource: it is a URL of another kind; final.
+        InvalidSource: it is a URL of another kind, or has a password; final.
     """
     found = _SCHEME.match(location)
     if found is None:
         return ""
     scheme = found[1].lower()
+    _check_no_secrets(scheme, location[found.end() :])
     if scheme not in SCHEMES:
         known = ", ".join(sorted(f"{each}://" for each in SCHEMES))
         raise InvalidSource(location, f"{scheme}:// cannot be read; name a local path or one of {known}", final=True)
     return scheme
+
+
+def _check_no_secrets(scheme: str, rest: str) -> None:
+    """Check that a URL has no user and no password: locations are in ledgers and messages."""
+    user, sign, host = rest.partition("/")[0].rpartition("@")
+    if sign and (":" in user or scheme not in WITH_CONTAINER):
+        raise InvalidSource(
+            f"{scheme}://{host}", "a URL with a user or password is not read; give them in the environment", final=True
+        )
 
 
 def find(location: str) -> tuple[str, list[Entry]]:
@@ -133,10 +145,18 @@ def read_file(location: str, max_bytes: int) -> bytes:
     Raises:
         InvalidSource: it cannot be read, or is larger than the bound. It is final if no later attempt can read it.
     """
-    entry = look_at(location)
+    return read_entry(look_at(location), max_bytes)
+
+
+def read_entry(entry: Entry, max_bytes: int) -> bytes:
+    """Return the bytes of a file that was looked at.
+
+    Raises:
+        InvalidSource: as of `read_file`.
+    """
     if entry.size > max_bytes:
-        raise InvalidSource(location, f"it has {entry.size} bytes; the limit is {max_bytes}", final=True)
-    with open_file(entry) as file, _named(location):
+        raise InvalidSource(entry.location, f"it has {entry.size} bytes; the limit is {max_bytes}", final=True)
+    with open_file(entry) as file, _named(entry.location):
         return file.read(entry.size)
 
 
@@ -211,8 +231,10 @@ def _head(location: str) -> Entry | None:
 
 
 def _entry(location: str, meta: Any) -> Entry:
-    mark = meta["e_tag"] or meta["last_modified"].isoformat()
-    return Entry(location, meta["size"], f"{meta['size']}-{mark}")
+    tag = meta["e_tag"]
+    # Azure lists tags without their quotes, and answers with them.
+    mark = f'"{tag}"' if tag and not tag.endswith('"') else tag
+    return Entry(location, meta["size"], f"{meta['size']}-{mark or meta['last_modified'].isoformat()}")
 
 
 def _split(location: str) -> tuple[Any, str]:

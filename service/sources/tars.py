@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from service.domain.collections import DataType
+from service.domain.keys import normal_path
 from service.sources.errors import InvalidSource
 from service.sources.rows import MAX_VALUE_BYTES, Row, first_rows, in_batches
 from service.sources.schema import Column, Schema, column_of_value, merged
@@ -98,7 +99,7 @@ def _members(entry: Entry, raw: BinaryIO) -> Iterator[tuple[str, str, bytes, str
                     return
                 # The tar would keep every member of a shard.
                 tar.members = []
-                name = member.name
+                name = normal_path(member.name)
                 if member.isdir():
                     continue
                 folder, _, base = name.rpartition("/")

@@ -103,7 +103,7 @@ def _object(value: Any, wanted: Property) -> ObjectValue:
 def _text(value: Any) -> str:
     match value:
         case str():
-            return value
+            return _encodable(value)
         case bool():
             raise Unfit("it is not a text", value)
         case datetime() | date():
@@ -111,6 +111,14 @@ def _text(value: Any) -> str:
         case int() | UUID():
             return str(value)
     raise Unfit("it is not a text", value)
+
+
+def _encodable(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise Unfit("it has half of a character, which no text in UTF-8 has", f"at {error.start}") from error
+    return value
 
 
 def _whole(value: Any) -> int:
@@ -179,7 +187,7 @@ def as_key(value: Any) -> str:
     """Return a value of the column of ids, or of tenants, as text.
 
     Raises:
-        Unfit: it is not one value, or empty.
+        Unfit: it is not one value, or empty, or no text.
     """
     match value:
         case None | "":
@@ -188,4 +196,4 @@ def as_key(value: Any) -> str:
             raise Unfit("it is not a text, a whole number or a UUID", value)
         case bytes():
             return _uuid(value)
-    return str(value)
+    return _encodable(str(value))

@@ -285,7 +285,6 @@ def test_vectors_are_taken_if_their_space_is_that_of_the_named_vector(tmp_path: 
 
     made, refused = objects_of(found, Mapping().bind(columns, here))
 
-    assert columns.embedder == "e"
     assert [each.vectors["default"].tolist() for each in made] == [[1.0, 0.0]]
     assert refused == [
         "v.parquet, row 2: made: the vector has only zeros, or a value that is not finite",
@@ -438,3 +437,11 @@ def test_a_plan_can_be_sent_to_other_processes(tmp_path: Path) -> None:
 
     assert pickle.loads(pickle.dumps(plan)) == plan
     assert json.dumps(plan.targets()) == '{"a": "property a"}'
+
+
+def test_a_file_without_row_groups_alone_is_named(tmp_path: Path) -> None:
+    with pq.ParquetWriter(tmp_path / "t.parquet", pa.schema([("a", pa.int64())])):
+        pass
+
+    with pytest.raises(InvalidSource, match="there are no rows"):
+        fragments([str(tmp_path)])

@@ -16,9 +16,11 @@ from moto.server import ThreadedMotoServer
 
 from service.domain.collections import DataType
 from service.sources import (
+    InvalidMapping,
     InvalidSource,
     Mapping,
     RowRefused,
+    Schema,
     fragments,
     read,
     schema,
@@ -279,3 +281,55 @@ def test_a_path_that_is_not_that_of_a_file_is_final(name: str, tmp_path: Path) -
         storage.read_file(f"{tmp_path}/{name}", 9)
 
     assert caught.value.final
+
+
+def test_a_picture_of_a_folder_that_may_be_readable_later_ends_its_fragment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    (found,) = fragments([str(tmp_path)])
+
+    def broken(entry: storage.Entry, max_bytes: int) -> bytes:
+        if entry.location.endswith("b.png"):
+            raise InvalidSource(entry.location, "Input/output error")
+        return storage.read_entry(entry, max_bytes)
+
+    monkeypatch.setattr("service.sources.pictures.read_entry", broken)
+    batches = read(found)
+
+    assert [row.values["file"] for row in next(batches)] == ["a.png"]
+    with pytest.raises(InvalidSource, match=r"b\.png: Input/output error"):
+        next(batches)
+
+
+def test_a_picture_that_has_changed_since_it_was_found_ends_its_fragment_with_that(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    found = fragments([str(tmp_path)])
+    (tmp_path / "a.png").write_bytes(b"another")
+
+    with pytest.raises(InvalidSource, match="a picture has changed since it was found"):
+        list(rows_of(found))
+
+
+def test_tags_of_files_are_the_same_with_and_without_quotes() -> None:
+    made = [storage._entry("az://a/b", {"e_tag": tag, "size": 1}) for tag in ("0x8D", '"0x8D"')]
+
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["https://user:pass@host/x.parquet", "https://pass@host/x.csv", "s3://user:pass@bucket/", "ftp://pass@x/a"],
+)
+def test_passwords_in_urls_are_refused_and_not_repeated(location: str) -> None:
+    with pytest.raises(InvalidSource, match="with a user or password") as caught:
+        fragments([location])
+
+    assert "pass@" not in str(caught.value)
+    with pytest.raises(InvalidMapping, match=r"images: .*with a user or password"):
+        Mapping(images=location).bind(Schema("csv", ()), collection(image=DataType.BLOB))
+
+
+def test_a_container_before_a_host_is_no_user() -> None:
+    assert storage.scheme_of("abfss://container@account.dfs.core.windows.net/x") == "abfss"

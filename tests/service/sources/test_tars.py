@@ -161,3 +161,13 @@ def test_a_member_that_is_not_what_its_suffix_says_refuses_its_row_alone(tmp_pat
         "the member json cannot be read",
         "",
     ]
+
+
+def test_names_that_are_not_utf_8_become_text(tmp_path: Path) -> None:
+    found = fragments([str(tar(tmp_path / "caf\udce9.tar", {"./caf\udce9.txt": b"x"}))])
+
+    (row,) = rows_of(found)
+
+    assert row.values == {"__key__": "caf%E9", "txt": "x"}
+    assert row.where == "caf%E9.tar, key caf%E9"
+    assert str(InvalidSource(found[0].location, "\udce9")).endswith("/caf%E9.tar: %E9")

@@ -7,6 +7,7 @@ import pytest
 
 from service.domain.collections import DataType, Property
 from service.sources import InvalidSource, Mapping, fragments, schema
+from service.sources.rows import size_of
 from tests.service.sources.making import collection, objects_of, rows_of
 
 
@@ -130,3 +131,38 @@ def test_a_row_refers_to_a_picture_by_the_column_file(tmp_path: Path) -> None:
     assert (made.images, made.properties) == ({"image": b"A"}, {"name": "x"})
     assert refused.startswith("t.csv, line 3: file: the picture cannot be read: ")
     assert refused.endswith("there is no such file")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_table_that_is_empty_alone_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSource, match=r"there are no rows"):
+        fragments([write(tmp_path, name, "")])
+
+
+def test_texts_that_are_not_utf_8_and_vectors_of_huge_numbers_are_refused_alone(tmp_path: Path) -> None:
+    lines = ['{"t": "\\udce9", "k": "a", "v": [1, 2]}', '{"t": "a", "k": "\\ud800", "v": [1, 2]}']
+    lines += ['{"t": "b", "k": "b", "v": [1' + "0" * 400 + ", 1]}", '{"t": "c", "k": "c", "v": [1, 2]}']
+    found = fragments([write(tmp_path, "t.jsonl", "\n".join(lines))])
+    mapping = Mapping({"k": "id", "v": "default"}, spaces={"default": "fake-space"})
+
+    made, refused = objects_of(found, mapping.bind(schema(found), collection(t=DataType.TEXT)))
+
+    assert [each.properties for each in made] == [{"t": "c"}]
+    half = "it has half of a character, which no text in UTF-8 has: at 0"
+    assert refused == [
+        f"t.jsonl, line 1: t: {half}",
+        f"t.jsonl, line 2: k: {half}",
+        "t.jsonl, line 3: v: it is not a list of numbers",
+    ]
+
+
+def test_keys_that_differ_are_different_objects(tmp_path: Path) -> None:
+    found = fragments([write(tmp_path, "t.csv", "sku,n\nA\\B,1\nA/B,1\n./A/B,1\n")])
+
+    made, _ = objects_of(found, Mapping({"sku": "id"}).bind(schema(found), collection(n=DataType.INT)))
+
+    assert len({each.id for each in made}) == 3
+
+
+def test_a_batch_is_bounded_by_what_its_lists_hold() -> None:
+    assert size_of({"a": ["x" * 100, ["y" * 10]], "b": [1.0, None]}) == 126
