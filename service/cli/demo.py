@@ -291,7 +291,7 @@ def _show_next(addresses: _Addresses, connection: Connection) -> None:
     secured = connection.api_key or connection.credentials
     with_it = ", with the key and the options before the command that you gave here" if secured else ""
     say(f"Try next, in another terminal{with_it}:", style="bold")
-    # The others would each need a key and an authority in a form of their own.
+    # Each of the others would need the key and the authority in another form.
     for command in _commands(addresses)[: 1 if secured else None]:
         say(f"  {command}")
     if addresses.explorer:
