@@ -28,7 +28,8 @@ def parts(folder: str, entries: Iterable[Entry]) -> list[tuple[str, str]]:
     some: list[Entry] = []
     for entry in entries:
         some.append(entry)
-        if len(some) == MAX_FILES or not crc32(entry.location.encode(errors="surrogateescape")) % USUAL_FILES:
+        name = entry.location[len(folder) + 1 :]
+        if len(some) == MAX_FILES or not crc32(name.encode(errors="surrogateescape")) % USUAL_FILES:
             found.append(_part(folder, some))
             some = []
     return [*found, _part(folder, some)] if some else found

@@ -36,6 +36,8 @@ async def drop(target: Locator, *paths: Path) -> None:
     for kind in ("dragEnter", "dragOver", "drop"):
         data = {"items": [], "files": files, "dragOperationsMask": COPY}
         await session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+        # The browser takes a drop only where it has heard from the page that files may be dropped.
+        await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     await session.detach()
 
 
