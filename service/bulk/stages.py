@@ -96,7 +96,7 @@ class Decode:
         Raises:
             BulkStopped: no process for pictures can be started.
         """
-        # Not a generator: Ray takes what one raises for a fault of its own.
+        # Not a generator: Ray takes what one raises for a fault of Ray's.
         done = []
         for part in in_parts(table):
             rows = from_table(part)
@@ -214,7 +214,7 @@ class Write:
             BulkStopped: the store does not answer, or the collection is another one by now; or a file cannot be
                 written.
         """
-        # Not a generator: Ray takes what one raises for a fault of its own.
+        # Not a generator: Ray takes what one raises for a fault of Ray's.
         done = []
         for part in in_parts(table):
             rows = from_table(part)
