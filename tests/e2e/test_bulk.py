@@ -2,15 +2,10 @@
 
 import asyncio
 import io
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -35,14 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*", "ignore::ResourceWarning"),
 ]
 
-# The command, with writes so small that it can be killed between two of them.
-COMMAND = """
-import sys
-from service.bulk import pipeline
-from service.cli import app
-pipeline.WRITE_ROWS = 16
-app(["bulk", *sys.argv[1:]])
-"""
 FILES, ROWS = 4, 40
 BROKEN = frozenset({3, 77})
 SIZES = Sizes(batch_rows=16)
@@ -50,11 +37,9 @@ SIZES = Sizes(batch_rows=16)
 
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
-    import ray
-
     start_ray()
     yield
-    ray.shutdown()
+    pipeline.ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +83,7 @@ def write_tables(folder: Path) -> None:
 
 async def create(settings: Settings, name: str) -> None:
     """Create a collection for the space of the only embedder."""
-    import ray
-
-    spec = ray.get(ray.remote(load_model).remote(local_models(settings)[0])).spec
+    spec = pipeline.ray.get(pipeline.ray.remote(load_model).remote(local_models(settings)[0])).spec
     vector = NamedVector("main", Space(spec.space, DIMENSION, spec.model), (WeightedField("image"),))
     properties = (Property("image", DataType.BLOB), Property("number", DataType.INT))
     store = WeaviateStore(settings.weaviate)
@@ -156,39 +139,3 @@ def test_each_row_is_stored_once_or_rejected_though_a_writer_is_killed_and_a_rep
         ("0.parquet, row 4", "IMAGE_UNDECODABLE"),
         ("1.parquet, row 38", "IMAGE_UNDECODABLE"),
     }
-
-
-def listening(processes: list[psutil.Process]) -> set[str]:
-    """Return the addresses at which processes listen."""
-    return {
-        connection.laddr.ip.removeprefix("::ffff:")
-        for process in processes
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
-
-
-def test_a_killed_command_leaves_no_process_and_another_one_does_what_is_left(
-    tmp_path: Path, settings: Settings, runner: asyncio.Runner
-):
-    write_tables(tmp_path / "in")
-    runner.run(create(settings, "BulkKilled"))
-    arguments = ["--collection", "BulkKilled", "--ledger", str(tmp_path / "ledger"), "--batch", "16"]
-    end_s = time.monotonic() + 200
-    with subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path / "in"), *arguments], env=os.environ) as command:
-        while not list(tmp_path.glob("ledger/fragments/*.json")):
-            assert command.poll() is None
-            assert time.monotonic() < end_s
-            time.sleep(0.01)
-        below = psutil.Process(command.pid).children(recursive=True)
-        addresses = listening(below)
-        command.kill()
-
-    again = bulk(tmp_path, "BulkKilled", settings)
-
-    rows = FILES * ROWS + 1
-    assert addresses == {"127.0.0.1"}
-    assert psutil.wait_procs(below, timeout=60)[1] == []
-    assert command.returncode == -9
-    assert 0 < again.done_before < FILES
-    assert numbers_of(again) == (rows, rows - 3, 2, 1, rows - 3)
