@@ -1,16 +1,13 @@
 """Groups of near-duplicates as a page with their pictures, in one file that loads nothing."""
 
-import io
 import time
-from base64 import standard_b64encode
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 
 from service.cli.grouping import Found, Member, Question
+from service.cli.html_page import PAGE_END, data_url, escaped, page_start
 from service.cli.output import note
-from service.cli.thumbnails import picture_property, scaled_picture
-from service.process.printable import printable
+from service.cli.thumbnails import picture_property
 from vecgate.client import Client, VecgateError
 
 PICTURES = 1000
@@ -22,8 +19,6 @@ TOTAL_S = 120.0
 SIDE = 160
 """Pixels of a picture's longer side."""
 
-# Nothing is loaded and nothing runs, whatever is in a name.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1b1b1b; }
 section { border-top: 1px solid #ddd; padding: 0.5rem 0 1rem; }
@@ -41,15 +36,11 @@ def write_page(client: Client, question: Question, found: Found, file: Path) -> 
         OSError: the file cannot be written.
         VecgateError: a call failed.
     """
-    name = question.collection.name
-    title = f"Near-duplicates in {name}"
     with file.open("w", encoding="utf-8") as page:
+        page.write(page_start(f"Near-duplicates in {question.collection.name}", STYLE))
         page.write(
-            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-            f"<title>{_shown(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{_shown(title)}</h1>\n"
             f"<p>{len(found.groups)} groups among {found.seen} objects, with a cosine of {question.min_cosine:.4f} or "
-            f"more in the named vector {_shown(question.vector.name)}.</p>\n"
+            f"more in the named vector {escaped(question.vector.name)}.</p>\n"
         )
         pictures = _pictures(client, question, found)
         for number, group in enumerate(found.groups, start=1):
@@ -57,33 +48,30 @@ def write_page(client: Client, question: Question, found: Found, file: Path) -> 
             for member, picture in zip(group, pictures, strict=False):
                 page.write(_item(member, picture))
             page.write("</ul>\n</section>\n")
-        page.write("</body>\n</html>\n")
+        page.write(PAGE_END)
 
 
-def _item(member: Member, picture: bytes) -> str:
-    encoded = standard_b64encode(picture).decode()
-    image = f'<img alt="" src="data:image/jpeg;base64,{encoded}">' if picture else ""
-    return f"<li>{image}{_shown(member.name)}<br>cosine {member.cosine:.4f}<br><code>{_shown(member.id)}</code></li>\n"
+def _item(member: Member, picture: str) -> str:
+    image = f'<img alt="" src="{picture}">' if picture else ""
+    return (
+        f"<li>{image}{escaped(member.name)}<br>cosine {member.cosine:.4f}<br><code>{escaped(member.id)}</code></li>\n"
+    )
 
 
-def _shown(text: str) -> str:
-    return escape(printable(text))
-
-
-def _pictures(client: Client, question: Question, found: Found) -> Iterator[bytes]:
-    """Yield a small JPEG of each member, group by group; nothing where it has none, or after the bounds."""
+def _pictures(client: Client, question: Question, found: Found) -> Iterator[str]:
+    """Yield the URL of a small picture of each member, group by group; empty where it has none, or after the bounds."""
     property_, end, count = picture_property(question.collection), time.monotonic() + TOTAL_S, 0
     for member in (each for group in found.groups for each in group):
         if property_ is None:
-            yield b""
+            yield ""
             continue
         if count == PICTURES or (count and time.monotonic() > end):
             note(f"the page has the first {count} pictures")
             property_ = None
-            yield b""
+            yield ""
             continue
         count += 1
-        yield _small(_read(client, question, member.id, property_))
+        yield data_url(_read(client, question, member.id, property_), SIDE)
 
 
 def _read(client: Client, question: Question, id_: str, property_: str) -> bytes:
@@ -94,12 +82,3 @@ def _read(client: Client, question: Question, id_: str, property_: str) -> bytes
             raise
         return b""
     return found.images.get(property_, b"")
-
-
-def _small(content: bytes) -> bytes:
-    picture = scaled_picture(content, (SIDE, SIDE))
-    if picture is None:
-        return b""
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=80)
-    return file.getvalue()

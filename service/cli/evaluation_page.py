@@ -1,13 +1,10 @@
 """An evaluation as one page: plots, tables and pictures, with nothing from elsewhere and no scripts."""
 
-import io
 import time
-from base64 import standard_b64encode
 from collections.abc import Iterable, Sequence
-from html import escape
 
-from service.cli.thumbnails import TOTAL_BYTES, picture_property, scaled_picture
-from service.process.printable import printable
+from service.cli.html_page import PAGE_END, data_url, escaped, page_start
+from service.cli.thumbnails import TOTAL_BYTES, picture_property
 from vecgate.client import Client, VecgateError
 from vecgate.v1 import evaluation_service_pb2 as pb
 
@@ -52,11 +49,9 @@ def evaluation_page(client: Client, collection: str, found: pb.Evaluation, tenan
         found: the evaluation.
         tenant: whose objects, if the collection has tenants.
     """
-    title = escape(printable(f"Evaluation of {collection}"))
     parts = [
-        f"<h1>{title}</h1>",
         f"<p>{found.query_count} queries, {found.object_count} objects, the first {found.limit} hits.</p>",
-        *(f'<p class="finding">{_words(_said(each))}</p>' for each in found.findings),
+        *(f'<p class="finding">{escaped(_said(each))}</p>' for each in found.findings),
         *_measure_plots(found),
         "<h2>Time of a search</h2>",
         _plot([_time_bar(each) for each in found.systems], unit=True),
@@ -65,10 +60,7 @@ def evaluation_page(client: Client, collection: str, found: pb.Evaluation, tenan
         *_suggestions(found),
         *_queries(found, _Pictures(client, collection, tenant)),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
+    return page_start(f"Evaluation of {collection}", STYLE) + "\n".join(parts) + f"\n{PAGE_END}"
 
 
 class _Pictures:
@@ -90,7 +82,7 @@ class _Pictures:
         if id_ not in self._known:
             self._known[id_] = self._read(id_)
         mark, source = ' class="right"' if right else "", self._known[id_]
-        name = _words(id_)
+        name = escaped(id_)
         return f'<img src="{source}" alt="{name}" title="{name}"{mark}>' if source else f"<small{mark}>{name}</small>"
 
     def _read(self, id_: str) -> str:
@@ -104,16 +96,7 @@ class _Pictures:
             return ""
         content = read.images.get(self._property, b"")
         self._left -= len(content)
-        picture = scaled_picture(content, (SIDE, SIDE))
-        if picture is None:
-            return ""
-        out = io.BytesIO()
-        picture.convert("RGB").save(out, "JPEG", quality=80)
-        return f"data:image/jpeg;base64,{standard_b64encode(out.getvalue()).decode()}"
-
-
-def _words(text: str) -> str:
-    return escape(printable(text))
+        return data_url(content, SIDE)
 
 
 def _said(finding: pb.EvaluationFinding) -> str:
@@ -149,11 +132,11 @@ def _plot(bars: Sequence[Bar], *, unit: bool = False) -> str:
     for number, (name, value, low, high, words) in enumerate(bars):
         y = number * ROW
         rows.append(
-            f'<text x="0" y="{y + 17}">{_words(name[:26])}</text>'
+            f'<text x="0" y="{y + 17}">{escaped(name[:26])}</text>'
             f'<rect x="{LEFT}" y="{y + 5}" width="{max(0.0, value) * scale:.1f}" height="14" fill="#58a"/>'
             f'<line x1="{LEFT + low * scale:.1f}" x2="{LEFT + high * scale:.1f}" y1="{y + 12}" y2="{y + 12}" '
             'stroke="#222" stroke-width="2"/>'
-            f'<text x="{WIDTH - RIGHT + 8}" y="{y + 17}">{_words(words)}</text>'
+            f'<text x="{WIDTH - RIGHT + 8}" y="{y + 17}">{escaped(words)}</text>'
         )
     height = ROW * len(bars)
     return f'<svg width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">{"".join(rows)}</svg>'
@@ -179,8 +162,8 @@ def _curve(points: Sequence[tuple[float, float]], wanted: float | None) -> str:
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_words(each)}</th>" for each in titles)
-    lines = ("".join(f'<td class="number">{_words(cell)}</td>' for cell in row) for row in rows)
+    head = "".join(f"<th>{escaped(each)}</th>" for each in titles)
+    lines = ("".join(f'<td class="number">{escaped(cell)}</td>' for cell in row) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<table><tr>{head}</tr>{body}</table>"
 
@@ -199,7 +182,7 @@ def _comparisons(found: pb.Evaluation) -> Iterable[str]:
     if not found.comparisons:
         return
     first = found.systems[0].system.name
-    yield f"<h2>Compared with {_words(first)}</h2>"
+    yield f"<h2>Compared with {escaped(first)}</h2>"
     rows = [
         (
             each.system,
@@ -231,11 +214,13 @@ def _queries(found: pb.Evaluation, pictures: _Pictures) -> Iterable[str]:
     several = len(found.systems) > 1
     yield f"<h2>{'Queries that win and lose most' if several else 'Queries that go worst'}</h2>"
     for query in found.queries:
-        own = pictures.tag(query.id) if query.stored else f"<small>{_words(query.id)}</small>"
-        lines = [f'<div class="hits"><span class="name"><b>{_words(query.text) or "searched by"}</b></span>{own}</div>']
+        own = pictures.tag(query.id) if query.stored else f"<small>{escaped(query.id)}</small>"
+        lines = [
+            f'<div class="hits"><span class="name"><b>{escaped(query.text) or "searched by"}</b></span>{own}</div>'
+        ]
         for system, hits in zip(found.systems, query.found, strict=False):
             value = f"{hits.value:.2f}" if hits.HasField("value") else ""
             tags = "".join(pictures.tag(id_, right=query.stored and id_ == query.id) for id_ in hits.ids)
-            name = f'<span class="name">{_words(system.system.name)} <small>{value}</small></span>'
+            name = f'<span class="name">{escaped(system.system.name)} <small>{value}</small></span>'
             lines.append(f'<div class="hits">{name}{tags or "<small>nothing</small>"}</div>')
         yield f'<div class="query">{"".join(lines)}</div>'

@@ -100,6 +100,7 @@ async def test_json_and_the_page_hold_the_same_and_the_page_needs_nothing_else(m
     found = printed(result)
     assert [each["system"]["name"] for each in found["systems"]] == ["old", "new"]
     html = page.read_text(encoding="utf-8")
+    assert "default-src 'none'" in html
     assert "<script" not in html
     assert "http://" not in html
     assert "https://" not in html
