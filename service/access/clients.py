@@ -1,17 +1,17 @@
 """Clients: the programs that call, by name, with what each may do."""
 
 import hashlib
-import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.domain import collection_name
 from service.settings import InvalidSettings
+from service.settings.types import parse_toml
 
 CALLER_KEY = "x-nvidia-api-key"
 """The metadata with a caller's key; Weaviate's own modules for NVIDIA use the same header."""
@@ -119,13 +119,7 @@ def read_clients(content: bytes, where: str) -> tuple[Client, ...]:
     Raises:
         InvalidSettings: it is not valid TOML or breaks rules; all errors are listed, without keys or digests.
     """
-    try:
-        entries = _File.model_validate(tomllib.loads(content.decode())).clients
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidSettings(f"{where} is not valid TOML: {error}") from error
-    except ValidationError as error:
-        broken = (f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in error.errors())
-        raise InvalidSettings("\n".join(f"{where}: {each}" for each in broken)) from error
+    entries = parse_toml(_File, content, where).clients
     faults = [*_repeated(entries, "keys_sha256", where), *_repeated(entries, "subjects", where)]
     faults += [
         f"{where}: clients.{name}: has neither keys_sha256 nor subjects, so no caller can be this client"

@@ -1,18 +1,17 @@
 """The origins that the operator lists, and the credentials for each."""
 
 import base64
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from service.errors import ImageUriNotAllowed
 from service.fetching.uris import Location, parse_uri
 from service.settings import InvalidSettings
-from service.settings.types import ReadableFile, SecretFile, read_secret_file
+from service.settings.types import ReadableFile, SecretFile, parse_toml, read_secret_file
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -112,13 +111,7 @@ def read_origins(content: bytes, where: str) -> tuple[Origin, ...]:
     Raises:
         InvalidSettings: it is not valid TOML or breaks rules; all errors are listed, without values.
     """
-    try:
-        entries = _File.model_validate(tomllib.loads(content.decode())).origins
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidSettings(f"{where} is not valid TOML: {error}") from error
-    except ValidationError as error:
-        broken = (f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in error.errors())
-        raise InvalidSettings("\n".join(f"{where}: {each}" for each in broken)) from error
+    entries = parse_toml(_File, content, where).origins
     origins = [_origin(name, entry) for name, entry in entries.items()]
     if faults := list(_repeated(origins)):
         raise InvalidSettings("\n".join(f"{where}: {each}" for each in faults))

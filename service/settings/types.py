@@ -1,8 +1,9 @@
 """The base of the groups of settings, types of values, and secrets."""
 
 import re
+import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -11,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -52,6 +54,29 @@ CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(split_names)]
 
 class InvalidSettings(Exception):
     """Settings break rules; the message lists all of them, a line each, without the values."""
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parse_toml(model: type[Parsed], content: bytes, where: str) -> Parsed:
+    """Return what a TOML file holds that settings name.
+
+    Args:
+        model: what it has to be; it hides input in errors.
+        content: of the file.
+        where: the file's name, for messages.
+
+    Raises:
+        InvalidSettings: it is not valid TOML or breaks rules; all errors are listed, without values.
+    """
+    try:
+        return model.model_validate(tomllib.loads(content.decode()))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidSettings(f"{where} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        broken = (f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in error.errors())
+        raise InvalidSettings("\n".join(f"{where}: {each}" for each in broken)) from error
 
 
 FROM_FILE = "_file"
