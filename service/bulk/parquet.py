@@ -22,11 +22,12 @@ from service.bulk.reading import REFUSED
 from service.bulk.rows import Row
 from service.domain import Collection, DataType, NamedVector, Property
 from service.errors import InvalidRequest, Violation
+from service.sources.mapping import ID, VECTOR_PREFIX
+from service.sources.parquet import SPACE_KEY
 from service.sources.storage import SCHEMES, WEB, look_at, open_file
 
-VECTOR, SPACE, MODEL, DIMENSION = "vecgate.vector", "vecgate.space", "vecgate.embedder", "vecgate.dimension"
-"""Keys of the metadata, of the file and of each column of vectors."""
-ID = "id"
+VECTOR, MODEL, DIMENSION = "vecgate.vector", "vecgate.embedder", "vecgate.dimension"
+"""Keys of the metadata beside that of the space, of the file and of each column of vectors."""
 MARKER = "_vecgate-ledger"
 """The file with the id of the ledger."""
 UNFIT = (ValueError, TypeError, OverflowError)
@@ -208,8 +209,8 @@ def schema_of(collection: Collection, names: Iterable[str], dimensions: Mapping[
 
 def _vector_field(vector: NamedVector, dimension: int, taken: Container[str]) -> pa.Field:
     assert vector.space is not None, "only bound vectors are made"
-    told = {VECTOR: vector.name, SPACE: vector.space.id, MODEL: vector.space.model, DIMENSION: str(dimension)}
-    name = f"vector_{vector.name}" if vector.name in taken else vector.name
+    told = {VECTOR: vector.name, SPACE_KEY: vector.space.id, MODEL: vector.space.model, DIMENSION: str(dimension)}
+    name = f"{VECTOR_PREFIX}{vector.name}" if vector.name in taken else vector.name
     return pa.field(name, pa.list_(pa.float32(), dimension or -1), metadata=told)
 
 

@@ -15,7 +15,8 @@ from service.sources.schema import ARRAYS, NOTHING, Column, Schema
 from service.sources.storage import Entry, open_file
 
 KIND = "parquet"
-SPACE_KEY = b"vecgate.space"
+SPACE_KEY = "vecgate.space"
+"""In the metadata of a file or of a column: the space of vectors."""
 FRAGMENT_BYTES = 2**26
 """Row groups that are smaller together are one fragment."""
 MAX_FOOTER_VALUES = 2**22
@@ -51,7 +52,7 @@ def schema(entry: Entry) -> Schema:
     with _opened(entry) as file:
         arrow = file.schema_arrow
         told = {**(file.metadata.metadata or {}), **(arrow.metadata or {})}
-        space = _text(told.get(SPACE_KEY))
+        space = _text(told.get(SPACE_KEY.encode()))
         columns = tuple(_column(arrow.field(at), space) for at in range(len(arrow.names)))
         return Schema(KIND, columns)
 
@@ -208,7 +209,7 @@ def _column(field: pa.Field, space: str = "") -> Column:
         words = f"list<{NOTHING}>" if inner.words == NOTHING else words
         array = DataType.TEXT_ARRAY if inner.words == NOTHING else ARRAYS.get(inner.type) if inner.type else None
         length = kind.list_size if types.is_fixed_size_list(kind) else None
-        of_space = _text(told.get(SPACE_KEY)) or space if array is DataType.NUMBER_ARRAY else ""
+        of_space = _text(told.get(SPACE_KEY.encode())) or space if array is DataType.NUMBER_ARRAY else ""
         return Column(field.name, array, words, inner.nested, length=length, space=of_space)
     return Column(field.name, _type(kind), NOTHING if types.is_null(kind) else words)
 

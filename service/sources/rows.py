@@ -1,6 +1,6 @@
 """Rows, and the batches that bound what is in memory."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,8 +47,12 @@ class Row:
         return as_text(f"{self.location.rpartition('/')[2]}, {self.spot}")
 
 
-def in_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def in_batches(rows: Iterable[Row], columns: Sequence[str] | None = None) -> Iterator[list[Row]]:
     """Yield rows in lists of about BATCH_BYTES and at most BATCH_ROWS; those before a fault of the file, too.
+
+    Args:
+        rows: the rows.
+        columns: the names of the columns to keep; None for all.
 
     Raises:
         InvalidSource: there are no more rows, because the file is damaged.
@@ -58,6 +62,8 @@ def in_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     fault: InvalidSource | None = None
     try:
         for row in rows:
+            if columns is not None:
+                row.values = {name: row.values[name] for name in columns if name in row.values}
             batch.append(row)
             size += size_of(row.values)
             if size >= BATCH_BYTES or len(batch) >= BATCH_ROWS:

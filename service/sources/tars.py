@@ -44,14 +44,7 @@ def read(entry: Entry, columns: Sequence[str] | None) -> Iterator[list[Row]]:
     Raises:
         InvalidSource: it is not a tar, or damaged.
     """
-
-    def rows() -> Iterator[Row]:
-        for row in _rows(entry):
-            if columns is not None:
-                row.values = {name: row.values[name] for name in columns if name in row.values}
-            yield row
-
-    return in_batches(rows())
+    return in_batches(_rows(entry), columns)
 
 
 def _rows(entry: Entry) -> Iterator[Row]:

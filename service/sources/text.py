@@ -53,13 +53,9 @@ def read(kind: str, entry: Entry, part: str, columns: Sequence[str] | None) -> I
 
     def rows() -> Iterator[Row]:
         with open_file(entry) as file:
-            made = _csv(entry, file) if kind == CSV else _jsonl(entry, file, int(found[1]), int(found[2]))
-            for row in made:
-                if columns is not None:
-                    row.values = {name: row.values[name] for name in columns if name in row.values}
-                yield row
+            yield from _csv(entry, file) if kind == CSV else _jsonl(entry, file, int(found[1]), int(found[2]))
 
-    return in_batches(rows())
+    return in_batches(rows(), columns)
 
 
 def _csv(entry: Entry, file: BinaryIO) -> Iterator[Row]:
