@@ -91,7 +91,7 @@ async def count_objects(store: Store, collection: Collection, scope: Scope) -> i
     try:
         return await store.count_objects(collection.name, scope)
     except TenantNotFound:
-        if collection.multi_tenancy is None or not collection.multi_tenancy.auto_creation:
+        if not collection.creates_tenants:
             raise
         return 0
 

@@ -289,7 +289,7 @@ class Write:
         try:
             stored = await self._store.get_objects(collection.name, [each.id for each in objects], fields, scope)
         except TenantNotFound:
-            if collection.multi_tenancy is None or not collection.multi_tenancy.auto_creation:
+            if not collection.creates_tenants:
                 raise
         return await self._writer.put(collection, objects, stored, mark, scope, again_s=time.monotonic())
 

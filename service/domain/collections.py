@@ -284,6 +284,11 @@ class Collection:
         """Whether its objects may have something that writes must not touch."""
         return bool(self.unhandled) or any(each.space is None for each in self.vectors)
 
+    @property
+    def creates_tenants(self) -> bool:
+        """Whether a write for a tenant that does not exist creates it."""
+        return self.multi_tenancy is not None and self.multi_tenancy.auto_creation
+
     @cached_property
     def bound_part(self) -> "Collection":
         """The collection with only those named vectors that are bound to a space; writes do not change the others."""

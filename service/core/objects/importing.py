@@ -331,7 +331,7 @@ class Importer:
         try:
             return _Known(await self._store.get_objects(collection.name, ids, fields, scope), mark)
         except TenantNotFound:
-            if collection.multi_tenancy is None or not collection.multi_tenancy.auto_creation:
+            if not collection.creates_tenants:
                 raise
             return _Known({}, mark)
         except TenantInactive:
