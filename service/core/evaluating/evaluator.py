@@ -126,7 +126,7 @@ class _Course:
         objects = await self._store.count_objects(self._task.collection.name, wishes.scope)
         self._check_size(objects)
         each_once = list({each.name: each for each in targets}.values())
-        queries = await QueryMaker(self._store, self._embedders, self._task, each_once).make(wishes.queries)
+        queries = await QueryMaker(self._store, self._embedders, self._task, each_once, objects).make(wishes.queries)
         self._check_count(len(queries.queries))
         if queries.answered:
             check_measures()

@@ -97,13 +97,24 @@ class _Work:
 
 
 class QueryMaker:
-    """Makes the queries of an evaluation, with a vector for each of some named vectors."""
+    """Makes the queries of an evaluation, with a vector for each of some named vectors.
 
-    def __init__(self, store: Store, embedders: EmbedderPool, task: Task, targets: Sequence[NamedVector]) -> None:
+    Args:
+        store: where objects are.
+        embedders: what embeds queries.
+        task: the evaluation.
+        targets: the named vectors.
+        objects: how many objects the collection or tenant has.
+    """
+
+    def __init__(
+        self, store: Store, embedders: EmbedderPool, task: Task, targets: Sequence[NamedVector], objects: int
+    ) -> None:
         self._store = store
         self._embedders = embedders
         self._task = task
         self._targets = targets
+        self._objects = objects
 
     async def make(self, wanted: ObjectQueries | CaptionQueries | WrittenQueries) -> QuerySet:
         """Return the queries.
@@ -185,8 +196,8 @@ class QueryMaker:
     async def _sample(self, size: int, fields: ReturnFields) -> AsyncIterator[list[StoredObject]]:
         """Yield objects from all over a collection that have a named vector, with some fields."""
         name, scope = self._task.collection.name, self._task.scope
-        total = await self._store.count_objects(name, scope)
-        sample = await read_sample(self._store, SampleOf(name, self._targets[0].name, size, scope=scope), total)
+        wanted = SampleOf(name, self._targets[0].name, size, scope=scope)
+        sample = await read_sample(self._store, wanted, self._objects)
         for start in range(0, len(sample.ids), READ_AT_ONCE):
             some = sample.ids[start : start + READ_AT_ONCE]
             found = await self._store.get_objects(name, some, fields, scope)

@@ -74,10 +74,9 @@ async def smallest_ef(
             tried[ef] = float((await measure(ef, choosing)).mean())
         return tried[ef] >= wanted
 
-    low, high = least, least
-    while not await reaches(high) and high < MAX_EF:
+    low = high = least
+    while not (reached := await reaches(high)) and high < MAX_EF:
         low, high = high, min(MAX_EF, 2 * high)
-    reached = await reaches(high)
     while reached and high - low > max(1, high // FINENESS):
         middle = (low + high) // 2
         low, high = (low, middle) if await reaches(middle) else (middle, high)

@@ -56,8 +56,15 @@ class VectorCounts:
     _centre: Vector | None = None
     _hashes: "array[int]" = field(default_factory=lambda: array("q"))
 
-    def add(self, page: Sequence[StoredObject], name: str, dimension: int) -> None:
-        """Count the objects of a page."""
+    def add(self, page: Sequence[StoredObject], name: str, rows: Vector) -> None:
+        """Count the objects of a page.
+
+        Args:
+            page: the objects.
+            name: the named vector.
+            rows: float32, shape (objects, dimension): their vectors as long as the queries' and other than zeros.
+        """
+        dimension = rows.shape[1]
         for each in page:
             vector = each.vectors.get(name)
             self.objects += 1
@@ -69,7 +76,6 @@ class VectorCounts:
                 self.zero += 1
             else:
                 self._hashes.append(hash(vector.tobytes()))
-        _, rows = rows_of(page, name, dimension)
         lengths = np.linalg.norm(rows, axis=1)
         self.off_length += int((np.abs(lengths - 1) > MAX_LENGTH_ERROR).sum())
         total = (rows / lengths[:, None]).sum(axis=0)
@@ -138,11 +144,10 @@ class IndexTruth:
 
     def _add(self, page: Sequence[StoredObject], queries: Mapping[str, Vector]) -> None:
         for name, nearest in self._nearest.items():
-            dimension = queries[name].shape[1]
-            ids, rows = rows_of(page, name, dimension)
+            ids, rows = rows_of(page, name, queries[name].shape[1])
             if ids:
                 nearest.add(ids, rows)
-            self.counts[name].add(page, name, dimension)
+            self.counts[name].add(page, name, rows)
 
     async def recall(self, run: Run) -> Values:
         """Return for each query of a run the share of the exactly nearest objects that it found.

@@ -27,7 +27,7 @@ async def maker() -> QueryMaker:
     await store.create_collection(collection)
     made = {"a": np.ones(4, np.float32), "b": np.ones(6, np.float32)}
     await store.put_objects("Points", [StoredObject(UUID(int=row + 1), vectors=made) for row in range(10)])
-    return QueryMaker(store, EmbedderPool([]), Task(collection, Scope(), nothing), VECTORS)
+    return QueryMaker(store, EmbedderPool([]), Task(collection, Scope(), nothing), VECTORS, 10)
 
 
 async def test_the_values_of_all_named_vectors_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
