@@ -11,6 +11,14 @@ PHONE: ViewportSize = {"width": 360, "height": 780}
 COPY = 1
 """The operation of a drag that copies, in the mask of Chromium's protocol."""
 
+TRIES = 3
+
+WATCH_FOR_A_DROP = """() => {
+  globalThis.vecgateDropped = false;
+  // Before all others, so that no listener of the page can hide it.
+  addEventListener("drop", () => { globalThis.vecgateDropped = true; }, {capture: true, once: true});
+}"""
+
 TO_CLIPBOARD = """async (content) => {
   const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
   await navigator.clipboard.write([new ClipboardItem({"image/png": new Blob([bytes], {type: "image/png"})})]);
@@ -20,7 +28,11 @@ TO_CLIPBOARD = """async (content) => {
 async def drop(target: Locator, *paths: Path) -> None:
     """Drop files or folders, of absolute paths, onto an element, as from the desktop.
 
-    The browser itself reads them, so a page gets folders as it does from people.
+    The browser itself reads them, so a page gets folders as it does from people. It loses a drop where the page has
+    just replaced the element under the pointer; then the drop is made again, as people do.
+
+    Raises:
+        AssertionError: no drop reaches the page.
     """
     page = target.page
     # Not its middle: what is longer than the window has that below.
@@ -32,12 +44,17 @@ async def drop(target: Locator, *paths: Path) -> None:
         "y": (max(box["y"], 0) + min(box["y"] + box["height"], size["height"])) / 2,
     }
     files = [str(path) for path in paths]
+    data = {"items": [], "files": files, "dragOperationsMask": COPY}
     session = await page.context.new_cdp_session(page)
-    for kind in ("dragEnter", "dragOver", "drop"):
-        data = {"items": [], "files": files, "dragOperationsMask": COPY}
-        await session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
-        # The browser takes a drop only where it has heard from the page that files may be dropped.
-        await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    await page.evaluate(WATCH_FOR_A_DROP)
+    for _ in range(TRIES):
+        for kind in ("dragEnter", "dragOver", "drop"):
+            # Each ends when the page has handled its events.
+            await session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+        if await page.evaluate("vecgateDropped"):
+            break
+    else:
+        raise AssertionError(f"the page refused {TRIES} drops")
     await session.detach()
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from playwright.async_api import expect
 
 from tests.explorer.conftest import NewPage
@@ -35,6 +36,36 @@ async def test_files_and_folders_are_dropped(new_page: NewPage, tmp_path: Path) 
         await drop(page.locator("#zone"), DOG, tmp_path)
 
         await expect(page.locator("#zone")).to_have_text(f"file dog.png,folder {tmp_path.name}")
+
+
+async def test_a_drop_that_the_browser_loses_is_made_again_and_one_that_came_is_not(new_page: NewPage) -> None:
+    # What lies under the pointer goes between the last dragover of the first try and its drop.
+    replacing = """<script>
+    let overs = 0, drops = 0;
+    const lies = (name) => zone.innerHTML = `<p id=${name}>here</p>`;
+    lies("old");
+    addEventListener("dragover", () => { if (++overs === 2) queueMicrotask(() => lies("new")); });
+    addEventListener("drop", () => { document.title = `dropped ${++drops}`; });
+    </script>"""
+    async with served_page(PAGE + replacing) as url:
+        page = await new_page(url)
+        await page.goto("/")
+
+        await drop(page.locator("#old"), DOG)
+        assert await page.title() == "dropped 1"
+        await drop(page.locator("#zone"), DOG)
+
+        assert await page.title() == "dropped 2"
+        assert await page.evaluate("overs") == 6
+
+
+async def test_a_page_that_takes_no_drop_is_told_of(new_page: NewPage) -> None:
+    async with served_page("<p>here</p>") as url:
+        page = await new_page(url)
+        await page.goto("/")
+
+        with pytest.raises(AssertionError, match="refused"):
+            await drop(page.get_by_text("here"), DOG)
 
 
 async def test_a_picture_is_pasted(new_page: NewPage) -> None:

@@ -9,10 +9,22 @@ from service.cli.demo import COLLECTION
 from tests.e2e.serving import Serving
 from tests.explorer.gestures import drop, paste
 from tests.explorer.samples import PICTURES, QUERIES
-from tests.explorer.scenes import SEARCH, results, search_by_picture, search_by_words, settled, titles
+from tests.explorer.scenes import (
+    SEARCH,
+    all_pictures_shown,
+    results,
+    search_by_picture,
+    search_by_words,
+    settled,
+    titles,
+)
 
 PIZZA = QUERIES / "fluent" / "pizza.png"
 """Not the one that is stored, and drawn by others."""
+
+REPLACE_PICTURES_UNDER_A_DRAG = """() => addEventListener("dragover", () => queueMicrotask(() => {
+  for (const each of document.querySelectorAll("main img")) each.replaceWith(each.cloneNode());
+}))"""
 
 
 async def test_words_find_pictures_and_tell_by_what_and_how_long(page: Page) -> None:
@@ -42,6 +54,18 @@ async def test_a_picture_of_ones_own_finds_pictures_pasted_chosen_or_dropped(pag
 
         await expect(results(page).first).to_contain_text("distance")
         assert any("pizza" in each for each in (await titles(page).all_inner_texts())[:3]), way
+
+
+async def test_a_drop_is_taken_although_the_pictures_under_it_have_just_come(page: Page) -> None:
+    await page.goto(SEARCH)
+    await all_pictures_shown(page)
+    await page.evaluate(REPLACE_PICTURES_UNDER_A_DRAG)
+
+    await drop(results(page).first.locator("img"), PIZZA)
+
+    await expect(page.get_by_alt_text("The picture that is searched by")).to_be_visible()
+    # Nothing is in the way of the pointer any more.
+    await results(page).first.locator("img").click(trial=True)
 
 
 async def test_words_and_a_picture_count_by_their_weights(page: Page) -> None:

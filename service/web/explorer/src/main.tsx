@@ -151,8 +151,9 @@ function useKeyDialog() {
   return { error, asking, has, done, change };
 }
 
-// Otherwise the browser leaves the page for a file that is dropped where nothing takes it.
-for (const name of ["dragover", "drop"] as const) {
+// Otherwise the browser leaves the page for a file that is dropped where nothing takes it. A drop that comes right after
+// the pointer has entered an element, as when a picture has just been put under it, is refused unless dragenter is taken.
+for (const name of ["dragenter", "dragover", "drop"] as const) {
   window.addEventListener(name, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
 }
 applyTheme(readTheme());

@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 /**
  * Take what is dropped anywhere on the page, so that nobody has to aim; return whether files are over the page.
@@ -20,7 +20,15 @@ export function useWindowDrop(take: (dropped: DataTransfer) => void): boolean {
       const dropped = filesIn(event);
       if (dropped) latest.current(dropped);
     }, options);
+    // The pointer moves only when nothing is dragged, whatever the browser told of its end.
+    addEventListener("pointermove", () => setOver(false), options);
     return () => stop.abort();
   }, []);
+  useLayoutEffect(() => {
+    // Browsers lose what is dropped onto an element that was replaced a moment ago, as by a picture that has come. So the
+    // whole page is one target.
+    document.documentElement.classList.toggle("dropping", over);
+    return () => document.documentElement.classList.remove("dropping");
+  }, [over]);
   return over;
 }
