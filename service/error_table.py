@@ -83,6 +83,7 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.CollectionNotBound: _rule(Code.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND"),
     errors.ImageNotStored: _rule(Code.FAILED_PRECONDITION, "IMAGE_NOT_STORED"),
     errors.BindingUnproven: _rule(Code.FAILED_PRECONDITION, "BINDING_UNPROVEN"),
+    errors.CollectionChanged: _rule(Code.FAILED_PRECONDITION, "COLLECTION_CHANGED"),
     errors.PackageMissing: _rule(Code.FAILED_PRECONDITION, "PACKAGE_MISSING"),
     errors.ImageUriNotAllowed: _rule(Code.INVALID_ARGUMENT, "IMAGE_URI_NOT_ALLOWED"),
     errors.ImageNotServed: _rule(Code.FAILED_PRECONDITION, "IMAGE_NOT_SERVED", http=424, blame="upstream"),

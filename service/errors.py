@@ -302,6 +302,15 @@ class PackageMissing(ServiceError):
         super().__init__(f"{what} needs the package {package}, which this server lacks; install vecgate[{extra}] there")
 
 
+class CollectionChanged(ServiceError):
+    """A collection is not any more what a caller has seen."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"collection {name!r} has changed since its etag was read: look at it again; nothing is changed"
+        )
+
+
 class ImageUriNotAllowed(ServiceError):
     """A picture may not be fetched from where its URI, or a redirect, leads. The message does not repeat the URI."""
 

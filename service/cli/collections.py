@@ -345,12 +345,11 @@ def update(
         setattr(wanted, field, text)
     mask: list[str] = []
     if texts:
-        said = {field.name for field, _ in wanted.ListFields()} - {"name", "object_count"}
+        said = {field.name for field, _ in wanted.ListFields()} - {"name", "object_count", "etag"}
         mask = sorted(said | texts.keys())
     with connected(context, address, EVALUATION_TIMEOUT_S if if_better else TIMEOUT_S) as client:
-        if if_better:
-            check_better(client, request, wanted.default_vector, measure)
-        client.update_collection(wanted, mask, removed_vectors=removed_vectors or ())
+        etag = check_better(client, request, wanted.default_vector, measure) if if_better else ""
+        client.update_collection(wanted, mask, removed_vectors=removed_vectors or (), etag=etag)
     say(f"{name} is updated")
 
 

@@ -29,6 +29,12 @@ from vecgate.v1 import scope_pb2
 
 WANTED_RECALL = 0.95
 
+MAX_CHANGED_SHARE = 0.1
+"""If the number of objects has changed more since a comparison, it was one of another collection."""
+
+PROVES_NOTHING = frozenset({pb.FINDING_KIND_NOTHING_FOUND, pb.FINDING_KIND_FEW_QUERIES})
+"""Findings with which no named vector is taken for the better one."""
+
 STAGES = {
     pb.EVALUATION_STAGE_SAMPLING: "choosing objects",
     pb.EVALUATION_STAGE_EMBEDDING: "embedding queries",
@@ -265,13 +271,17 @@ def run_evaluation(client: Client, request: pb.EvaluateCollectionRequest) -> pb.
     return result
 
 
-def check_better(client: Client, request: pb.EvaluateCollectionRequest, vector: str, measure: MeasureName) -> None:
-    """Compare a named vector with the default one, and end the command if it is really worse.
+def check_better(client: Client, request: pb.EvaluateCollectionRequest, vector: str, measure: MeasureName) -> str:
+    """Compare a named vector with the default one; end the command if it is really worse, or if nothing can be said.
+
+    Returns:
+        The etag of the collection that was compared.
 
     Raises:
         VecgateError: a call failed.
     """
-    present = client.get_collection(request.collection, request.scope.tenant).default_vector
+    compared = client.get_collection(request.collection, request.scope.tenant)
+    present = compared.default_vector
     if not present or present == vector:
         fail(f"the default vector is {present or 'not set'}; there is nothing to compare {vector} with", EXIT_WRONG_USE)
     request.systems.add(name=present, target_vector=present)
@@ -280,12 +290,22 @@ def check_better(client: Client, request: pb.EvaluateCollectionRequest, vector: 
     found = run_evaluation(client, request)
     show_evaluation(found)
     say()
+    if useless := [each.message for each in found.findings if each.kind in PROVES_NOTHING]:
+        fail(f"this proves nothing about {vector}; nothing is changed: {'; '.join(useless)}", EXIT_FAILED)
     kind = MEASURES_BY_NAME[measure]
     change = next(each for each in found.comparisons if each.measure == kind)
     words = f"the {MEASURES[kind]} of {vector} is {change.difference.mean:+.3f} against that of {present}"
     if change.real and change.difference.mean < 0:
         fail(f"{words}, which is more than chance; nothing is changed", EXIT_FAILED)
     say(f"{words}{', which may be chance' if not change.real else ''}.")
+    count = client.get_collection(request.collection, request.scope.tenant).object_count
+    if abs(count - found.object_count) > MAX_CHANGED_SHARE * found.object_count:
+        fail(
+            f"{request.collection} had {found.object_count} objects when it was compared, and has {count} now: compare "
+            "again; nothing is changed",
+            EXIT_FAILED,
+        )
+    return compared.etag
 
 
 def show_evaluation(found: pb.Evaluation) -> None:

@@ -1,7 +1,9 @@
 """Collections: their properties, named vectors and tenants."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from itertools import islice
@@ -13,6 +15,9 @@ Made = TypeVar("Made")
 
 MAX_NAMES = 20
 """Names that an error lists."""
+
+ETAG_CHARS = 32
+"""Of an etag: 128 bits."""
 
 Parameters = Mapping[str, Any]
 """By the names and with the values of Weaviate's schema; missing ones have the store's defaults."""
@@ -297,6 +302,13 @@ class Collection:
     def find_vector(self, name: str) -> NamedVector | None:
         """Return the named vector of a name, or None."""
         return self._vectors.get(name)
+
+    @cached_property
+    def etag(self) -> str:
+        """A word for what the store has of it: another one if it has changed, but for data being deleted."""
+        whole = asdict(replace(self, removed_vectors=()))
+        text = json.dumps(whole, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:ETAG_CHARS]
 
     @cached_property
     def blobs(self) -> tuple[str, ...]:

@@ -37,10 +37,10 @@ def direct_client(settings: WeaviateSettings, **headers: str) -> WeaviateAsyncCl
 
 
 @asynccontextmanager
-async def beside(
+async def served(
     settings: WeaviateSettings, *embedders: Embedder, rerankers: Sequence[WatchedReranker] = ()
-) -> AsyncIterator[tuple[grpc.aio.Channel, WeaviateAsyncClient]]:
-    """Run Vecgate, and give a channel to it and a client of Weaviate's own."""
+) -> AsyncIterator[str]:
+    """Run Vecgate, and give its address."""
     async with AsyncExitStack() as stack:
         store = WeaviateStore(settings)
         pool = EmbedderPool([watched(each) for each in embedders], check_interval_s=60)
@@ -57,6 +57,17 @@ async def beside(
         server = GrpcServer(ServerSettings(port=0), limits, store=store, embedders=pool, rerankers=reranking)
         stack.push_async_callback(server.stop)
         await server.start()
-        direct = await stack.enter_async_context(direct_client(settings))
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))
+        yield f"127.0.0.1:{server.port}"
+
+
+@asynccontextmanager
+async def beside(
+    settings: WeaviateSettings, *embedders: Embedder, rerankers: Sequence[WatchedReranker] = ()
+) -> AsyncIterator[tuple[grpc.aio.Channel, WeaviateAsyncClient]]:
+    """Run Vecgate, and give a channel to it and a client of Weaviate's own."""
+    async with (
+        served(settings, *embedders, rerankers=rerankers) as address,
+        direct_client(settings) as direct,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
         yield channel, direct

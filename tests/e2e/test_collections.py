@@ -115,6 +115,7 @@ def test_everything_that_is_said_of_a_collection_comes_back(client: Client) -> N
 
     assert_covers(created, wanted)
     got.ClearField("object_count")
+    got.ClearField("etag")
     assert got == created
     assert got.vectors[2].index.hnsw.max_connections == 32
     assert got.sharding.actual_count == 2
@@ -138,6 +139,7 @@ def test_a_collection_that_is_shown_can_be_made_again(running: Serving, client: 
     for each in (again, first):
         # Weaviate puts the properties into alphabetical order when a collection is updated.
         each["properties"].sort(key=lambda found: found["name"])
+        del each["etag"]
     assert again == {**first, "name": "Again"}
 
 

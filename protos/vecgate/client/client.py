@@ -206,6 +206,7 @@ class Client:
         update_mask: str | Iterable[str] = (),
         *,
         removed_vectors: str | Iterable[str] = (),
+        etag: str = "",
     ) -> collection_pb.Collection:
         """Change a collection, add properties and named vectors to it, remove named vectors, and return the result.
 
@@ -213,11 +214,13 @@ class Client:
             collection: its name and the new values; fields that are not set stay unchanged.
             update_mask: the fields to change, such as `["description"]`; all that are set if left out.
             removed_vectors: the named vectors to remove, with the objects' vectors.
+            etag: that of the collection as `get_collection` returned it; if it has changed since, nothing is changed.
         """
         request = collection_pb.UpdateCollectionRequest(
             collection=collection,
             update_mask=field_mask_pb2.FieldMask(paths=several(update_mask)),
             removed_vectors=several(removed_vectors),
+            etag=etag,
         )
         return self._call(self._collection.UpdateCollection, request).collection
 

@@ -103,6 +103,7 @@ class Collection(_message.Message):
     DEFAULT_VECTOR_FIELD_NUMBER: _builtins.int
     RERANKER_FIELD_NUMBER: _builtins.int
     OBJECT_TTL_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Matches [A-Z][A-Za-z0-9_]{0,254} (INVALID_INPUT), because Weaviate's names begin with a capital letter."""
     description: _builtins.str
@@ -117,6 +118,8 @@ class Collection(_message.Message):
     several, all in different spaces, the one of the server's first embedder; otherwise none. A response has the one in effect,
     empty for none. Adding a named vector never changes it.
     """
+    etag: _builtins.str
+    """Output only, from GetCollection only. A word for all of the above but the count of objects: another one if any of it has changed."""
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[_property_pb2.Property]:
         """Optional. The properties, with different names. At most 1000."""
@@ -164,10 +167,11 @@ class Collection(_message.Message):
         default_vector: _builtins.str = ...,
         reranker: Global___RerankerConfig | None = ...,
         object_ttl: Global___ObjectTtlConfig | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "object_count", b"object_count", "object_ttl", b"object_ttl", "replication", b"replication", "reranker", b"reranker", "sharding", b"sharding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "default_vector", b"default_vector", "description", b"description", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "object_ttl", b"object_ttl", "properties", b"properties", "replication", b"replication", "reranker", b"reranker", "sharding", b"sharding", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "default_vector", b"default_vector", "description", b"description", "etag", b"etag", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "object_ttl", b"object_ttl", "properties", b"properties", "replication", b"replication", "reranker", b"reranker", "sharding", b"sharding", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object_count: _TypeAlias = _typing.Literal["object_count"]  # noqa: Y015
     _WhichOneofArgType__object_count: _TypeAlias = _typing.Literal["_object_count", b"_object_count"]  # noqa: Y015
@@ -656,6 +660,11 @@ class UpdateCollectionRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REMOVED_VECTORS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    etag: _builtins.str
+    """Optional. The etag that the collection must still have, so that nothing is changed if somebody else has changed it since
+    (COLLECTION_CHANGED). Default: it is changed however it is now.
+    """
     @_builtins.property
     def collection(self) -> Global___Collection:
         """Required. The collection's name, and the new values. Properties and named vectors are matched by name: new ones are added, and
@@ -683,10 +692,11 @@ class UpdateCollectionRequest(_message.Message):
         collection: Global___Collection | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         removed_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "removed_vectors", b"removed_vectors", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "etag", b"etag", "removed_vectors", b"removed_vectors", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -146,7 +146,7 @@ class CollectionServiceServicer(object):
         objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties
         in the background; GetCollection shows the result. A change of any other field is INVALID_INPUT with the path of each such
         field, and changes nothing. A call that fails later may be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR,
-        COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, COLLECTION_CHANGED, STORE_REJECTED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

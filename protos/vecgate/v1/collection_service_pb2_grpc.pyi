@@ -49,7 +49,7 @@ class CollectionServiceStub:
     objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties
     in the background; GetCollection shows the result. A change of any other field is INVALID_INPUT with the path of each such
     field, and changes nothing. A call that fails later may be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR,
-    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, COLLECTION_CHANGED, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]
     """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
@@ -122,7 +122,7 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties
     in the background; GetCollection shows the result. A change of any other field is INVALID_INPUT with the path of each such
     field, and changes nothing. A call that fails later may be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR,
-    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, COLLECTION_CHANGED, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
@@ -216,7 +216,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties
         in the background; GetCollection shows the result. A change of any other field is INVALID_INPUT with the path of each such
         field, and changes nothing. A call that fails later may be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR,
-        COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, COLLECTION_CHANGED, STORE_REJECTED, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

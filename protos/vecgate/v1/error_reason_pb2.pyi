@@ -86,6 +86,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PACKAGE_MISSING: _ErrorReason.ValueType  # 49
     """FAILED_PRECONDITION: the server lacks an optional package that the call needs; the message names the extra to install there."""
+    ERROR_REASON_COLLECTION_CHANGED: _ErrorReason.ValueType  # 53
+    """FAILED_PRECONDITION: the collection has not the etag any more that the call names; nothing is changed."""
     ERROR_REASON_IMAGE_URI_NOT_ALLOWED: _ErrorReason.ValueType  # 50
     """INVALID_ARGUMENT: this server fetches no images from where Image.uri leads: its origin is not listed by the operator, its
     form is one that programs read in different ways, or its host's address is not public.
@@ -192,6 +194,8 @@ metadata has compared, matching, least_cosine and median_cosine.
 """
 ERROR_REASON_PACKAGE_MISSING: ErrorReason.ValueType  # 49
 """FAILED_PRECONDITION: the server lacks an optional package that the call needs; the message names the extra to install there."""
+ERROR_REASON_COLLECTION_CHANGED: ErrorReason.ValueType  # 53
+"""FAILED_PRECONDITION: the collection has not the etag any more that the call names; nothing is changed."""
 ERROR_REASON_IMAGE_URI_NOT_ALLOWED: ErrorReason.ValueType  # 50
 """INVALID_ARGUMENT: this server fetches no images from where Image.uri leads: its origin is not listed by the operator, its
 form is one that programs read in different ways, or its host's address is not public.

@@ -118,6 +118,12 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     """Objects are among the nearest of very many queries."""
     FINDING_KIND_GAP: _FindingKind.ValueType  # 12
     """The queries lie apart from the objects."""
+    FINDING_KIND_ANSWERS_MISSING: _FindingKind.ValueType  # 13
+    """Known answers are not in the collection, so nothing can find them."""
+    FINDING_KIND_NOTHING_FOUND: _FindingKind.ValueType  # 14
+    """No system finds any answer, so the answers tell nothing about the systems."""
+    FINDING_KIND_FEW_QUERIES: _FindingKind.ValueType  # 15
+    """There are so few queries that no difference could be called real."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
     """FindingKind is a kind of EvaluationFinding."""
@@ -148,6 +154,12 @@ FINDING_KIND_HUBS: FindingKind.ValueType  # 11
 """Objects are among the nearest of very many queries."""
 FINDING_KIND_GAP: FindingKind.ValueType  # 12
 """The queries lie apart from the objects."""
+FINDING_KIND_ANSWERS_MISSING: FindingKind.ValueType  # 13
+"""Known answers are not in the collection, so nothing can find them."""
+FINDING_KIND_NOTHING_FOUND: FindingKind.ValueType  # 14
+"""No system finds any answer, so the answers tell nothing about the systems."""
+FINDING_KIND_FEW_QUERIES: FindingKind.ValueType  # 15
+"""There are so few queries that no difference could be called real."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final
@@ -344,7 +356,10 @@ class WrittenQuery(_message.Message):
 
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]:
-        """Optional. What it should find. At most 20,000 in all queries together."""
+        """Optional. What it should find. At most 20,000 in all queries together. If none of all these is in the collection, nothing is
+        measured (INVALID_INPUT); if some are not, the result says so. Answers by a property's values are looked for among the first
+        `max_objects` objects.
+        """
 
     def __init__(
         self,
@@ -565,11 +580,11 @@ class Evaluation(_message.Message):
 
     @_builtins.property
     def ef(self) -> Global___EfSuggestion:
-        """The smallest ef that reaches wanted_recall; unset without that."""
+        """The smallest ef that reaches wanted_recall; unset without that, and where no object has the vector."""
 
     @_builtins.property
     def alpha(self) -> Global___AlphaSuggestion:
-        """The best alpha; unset without suggest_alpha."""
+        """The best alpha; unset without suggest_alpha, and where no alpha finds any answer."""
 
     @_builtins.property
     def embedding_time(self) -> _duration_pb2.Duration:
@@ -690,7 +705,7 @@ class SystemResult(_message.Message):
 
     @_builtins.property
     def measures(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasuredEstimate]:
-        """The measures. The index recall is missing for hybrid searches and for those with a reranker."""
+        """The measures. The index recall is missing for hybrid searches, for those with a reranker, and where no object has the vector."""
 
     @_builtins.property
     def mean_time(self) -> _duration_pb2.Duration:

@@ -20,7 +20,7 @@ from service.core.collections.changes import (
 )
 from service.core.embedder_pool import EmbedderPool
 from service.domain import Collection, NamedVector, Scope, Space
-from service.errors import EmbedderNotFound, StoreRejected, Violation, Violations, collecting, noting
+from service.errors import CollectionChanged, EmbedderNotFound, StoreRejected, Violation, Violations, collecting, noting
 from service.store.base import Store
 
 log = structlog.get_logger(__name__)
@@ -61,16 +61,26 @@ class Collections:
         await self._store.create_collection(wanted)
         return await self._read_back(wanted)
 
-    async def update(self, name: str, change: CollectionChange) -> Collection:
+    async def update(self, name: str, change: CollectionChange, etag: str = "") -> Collection:
         """Change a collection and return the changed one.
+
+        Args:
+            name: the collection.
+            change: the changes.
+            etag: the one that it must have; empty for any. Weaviate has no such condition, so it is compared right
+                before the change.
 
         Raises:
             CollectionNotFound: the collection does not exist.
+            CollectionChanged: it has another etag.
             EmbedderNotFound: an embedder does not exist.
             EmbedderUnavailable: the dimension of an embedder's model is not known yet.
             InvalidRequest: a field cannot be changed; then nothing is changed.
         """
-        present = self._embedders.resolve(await self._store.get_collection(name))
+        stored = await self._store.get_collection(name)
+        if etag not in ("", stored.etag):
+            raise CollectionChanged(name)
+        present = self._embedders.resolve(stored)
         # An existing vector keeps its space; only an embedder that the request names is compared with it.
         asked = [
             index
@@ -192,18 +202,22 @@ class Collections:
             )
         return tuple(bound)
 
-    async def get(self, name: str, tenant: str = "") -> tuple[Collection, int | None]:
-        """Return a collection and its number of objects, or that of a tenant; None if it has tenants and none is given.
+    async def get(self, name: str, tenant: str = "") -> tuple[Collection, int | None, str]:
+        """Return a collection, its number of objects or that of a tenant, and its etag.
+
+        The number is None if the collection has tenants and none is given.
 
         Raises:
             CollectionNotFound: the collection does not exist.
             TenantNotFound: the tenant does not exist.
             InvalidRequest: a tenant is given, and the collection has no tenants.
         """
-        collection = self._embedders.resolve(await self._store.get_collection(name))
+        # An embedder whose model becomes known later changes what is resolved, and not the collection.
+        stored = await self._store.get_collection(name)
+        collection = self._embedders.resolve(stored)
         if collection.multi_tenancy is not None and not tenant:
-            return collection, None
-        return collection, await self._store.count_objects(collection.name, Scope(tenant))
+            return collection, None, stored.etag
+        return collection, await self._store.count_objects(collection.name, Scope(tenant)), stored.etag
 
     async def list_page(self, after: str, size: int) -> tuple[list[Collection], bool]:
         """Return up to `size` collections that the caller may touch, by name after `after`, and whether more follow."""

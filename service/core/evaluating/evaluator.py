@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.core.embedder_pool import EmbedderPool
+from service.core.evaluating.answers import Lacking, lacking_answers
 from service.core.evaluating.checks import check_reader, check_wishes, measures_index, with_ids
 from service.core.evaluating.index_ef import EfChanges
 from service.core.evaluating.measures import Measure, check_measures, measure
@@ -18,8 +19,10 @@ from service.core.evaluating.results import (
     FindingKind,
     QueryResult,
     SystemResult,
+    findings_of_answers,
     findings_of_comparisons,
     findings_of_counts,
+    findings_of_queries,
     findings_of_system,
 )
 from service.core.evaluating.searching import Run, SystemRunner
@@ -28,7 +31,7 @@ from service.core.evaluating.suggesting import ALPHAS, AlphaSuggestion, EfSugges
 from service.core.evaluating.task import Stage, Task, Tell
 from service.core.evaluating.truth import IndexTruth
 from service.core.reranker_pool import RerankerPool
-from service.domain import CaptionQueries, EvaluationWishes, NamedVector, System
+from service.domain import CaptionQueries, EvaluationWishes, NamedVector, System, WrittenQueries
 from service.errors import InvalidRequest, Overloaded, Violation
 from service.store.base import Store
 
@@ -68,7 +71,7 @@ class Evaluator:
             Overloaded: another evaluation runs on this server.
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
-            InvalidRequest: something does not fit the collection, or it is too large.
+            InvalidRequest: something does not fit the collection, it is too large, or it has none of the answers.
             PackageMissing: answers are known, and the library that measures hits against them is not installed.
             RerankerNotFound: this server has no such reranker.
             EmbedderError: an embedder or a reranker failed.
@@ -113,6 +116,7 @@ class _Course:
         self._task = task
         self._truth = IndexTruth(store, task)
         self._runner = SystemRunner(store, rerankers, task)
+        self._lacking: Lacking | None = None
         self._searches = 0
         self._expected = 0
 
@@ -130,6 +134,8 @@ class _Course:
         self._check_count(len(queries.queries))
         if queries.answered:
             check_measures()
+            if isinstance(wishes.queries, WrittenQueries):
+                self._lacking = await lacking_answers(self._store, self._task, queries, wishes.max_objects, objects)
         self._expected = len(queries.queries) * (len(targets) + (len(ALPHAS) if wishes.suggest_alpha else 0))
         indexed = {
             target.name: target
@@ -161,7 +167,7 @@ class _Course:
             comparisons=comparisons,
             shown=_shown(runs, [each.get(main) for each in values], queries),
             counts=self._truth.counts,
-            findings=self._findings(each_once, results, comparisons, objects),
+            findings=self._findings(each_once, results, comparisons, queries=len(queries.queries), objects=objects),
             ef=ef,
             alpha=alpha,
             embedded=queries.embedded,
@@ -175,11 +181,15 @@ class _Course:
         targets: Sequence[NamedVector],
         results: Sequence[SystemResult],
         comparisons: Sequence[Comparison],
+        *,
+        queries: int,
         objects: int,
     ) -> list[Finding]:
         """Return what to look at: of the queries, the systems, their differences, and the vectors."""
         wishes, counts = self._wishes, self._truth.counts
         return [
+            *(findings_of_answers(self._lacking) if self._lacking else ()),
+            *findings_of_queries(results, len(comparisons), queries, wishes.limit),
             *self._caption_findings(targets),
             *(finding for each in results for finding in findings_of_system(each, objects, wishes.limit)),
             *findings_of_comparisons(comparisons, wishes.systems[0].name),
@@ -217,7 +227,7 @@ class _Course:
     async def _measure(self, run: Run, queries: QuerySet) -> dict[Measure, Values]:
         """Return one value of each measure for each query of a run."""
         values: dict[Measure, Values] = {}
-        if measures_index(self._wishes, run.system):
+        if measures_index(self._wishes, run.system) and self._truth.has_any(run.target.name):
             values[Measure.INDEX_RECALL] = await self._truth.recall(run)
         if queries.answered:
             answers = [queries.queries[row].answers for row in run.rows]
@@ -226,7 +236,7 @@ class _Course:
 
     async def _suggest_ef(self, target: NamedVector, queries: QuerySet) -> EfSuggestion | None:
         wanted, limit = self._wishes.wanted_recall, self._wishes.limit
-        if wanted is None:
+        if wanted is None or not self._truth.has_any(target.name):
             return None
 
         async def recall(ef: int, rows: Sequence[int]) -> Values:
@@ -243,7 +253,7 @@ class _Course:
             run = Run(System(f"alpha {alpha:g}", target.name, alpha), target, range(len(queries.queries)))
             measured = await self._measure(await self._search(run, queries), queries)
             rows.append(measured[Measure.NDCG])
-        return best_alpha(np.stack(rows))
+        return best_alpha(np.stack(rows)) if np.any(rows) else None
 
     def _caption_findings(self, targets: Sequence[NamedVector]) -> list[Finding]:
         wanted = self._wishes.queries

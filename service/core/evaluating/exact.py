@@ -113,15 +113,15 @@ def _measured(distance: Distance, queries: Vector, vectors: Vector) -> NDArray[n
 
 
 async def every_object(
-    store: Store, collection: str, vectors: Sequence[str], scope: Scope
+    store: Store, collection: str, fields: ReturnFields, scope: Scope
 ) -> AsyncIterator[list[StoredObject]]:
-    """Yield all objects of a collection or tenant with some of their vectors, page by page, by ascending id.
+    """Yield all objects of a collection or tenant with some parts of them, page by page, by ascending id.
 
     Raises:
         InvalidRequest: a missing or superfluous tenant.
         StoreUnavailable: the store failed.
     """
-    fields, after, size = ReturnFields(vectors=vectors), None, FIRST_PAGE
+    after, size = None, FIRST_PAGE
     while True:
         spec = SearchSpec(None, size, fields=fields, options=SearchOptions(after=after), scope=scope)
         page = [hit.object for hit in await store.search(collection, spec)]

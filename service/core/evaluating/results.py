@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID
 
+from service.core.evaluating.answers import Lacking
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.queries import Query
-from service.core.evaluating.statistics import Difference, Estimate
+from service.core.evaluating.statistics import Difference, Estimate, fewest_queries
 from service.core.evaluating.suggesting import AlphaSuggestion, EfSuggestion
 from service.core.evaluating.truth import VectorCounts
 from service.domain import Distance, NamedVector, System
@@ -34,6 +35,9 @@ class FindingKind(Enum):
     NOT_UNIT_LENGTH = 10
     HUBS = 11
     GAP = 12
+    ANSWERS_MISSING = 13
+    NOTHING_FOUND = 14
+    FEW_QUERIES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,41 @@ def findings_of_system(result: SystemResult, objects: int, limit: int) -> list[F
             f"`vecgate collections bind` compares stored vectors of {result.target.name!r} with the embedder's"
         )
         found.append(Finding(FindingKind.NO_BETTER_THAN_CHANCE, name, message))
+    return found
+
+
+def findings_of_answers(lacking: Lacking) -> list[Finding]:
+    """Return that a collection lacks some of the known answers."""
+    if not lacking.missing:
+        return []
+    message = (
+        f"{lacking.missing} of {lacking.answers} known answers are not in the collection, such as "
+        f"{lacking.example[:40]!r}, and {lacking.queries} queries have no other, so all ways to search miss them; "
+        "correct these answers, or import their objects"
+    )
+    return [Finding(FindingKind.ANSWERS_MISSING, "", message)]
+
+
+def findings_of_queries(results: Sequence[SystemResult], comparisons: int, queries: int, limit: int) -> list[Finding]:
+    """Return why nothing can be concluded from the queries.
+
+    Args:
+        results: the systems.
+        comparisons: how many comparisons of them there are.
+        queries: how many queries.
+        limit: hits that count.
+    """
+    found = []
+    scores = [each.measures[Measure.NDCG].mean for each in results if Measure.NDCG in each.measures]
+    if scores and not any(scores):
+        message = (
+            f"no answer is among the first {limit} hits of any way to search, so these queries tell nothing about "
+            "them; let more hits count, or look at the answers, the model and the vectors"
+        )
+        found.append(Finding(FindingKind.NOTHING_FOUND, "", message))
+    if comparisons and queries < (fewest := fewest_queries(comparisons)):
+        message = f"{queries} queries are too few to tell any difference from chance; give at least {fewest}"
+        found.append(Finding(FindingKind.FEW_QUERIES, "", message))
     return found
 
 

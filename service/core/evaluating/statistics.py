@@ -93,6 +93,12 @@ def compare(first: Values, second: Values, *, comparisons: int = 1) -> Differenc
     return Difference(estimate(differences), chance, chance < SIGNIFICANCE / comparisons)
 
 
+def fewest_queries(comparisons: int) -> int:
+    """Return of how many queries at least one of so many comparisons can find a real difference."""
+    # If one system is better for each of n queries, 2 of the 2^n exchanges make a difference as large.
+    return int(np.floor(np.log2(2 * comparisons / SIGNIFICANCE))) + 1
+
+
 def _parts(total: int) -> Iterator[int]:
     """Yield the sizes of parts of a total."""
     for start in range(0, total, AT_ONCE):

@@ -133,8 +133,8 @@ class IndexTruth:
             # Scaling the vectors of the most queries takes longer than the event loop may be kept.
             self._nearest[each.name] = await asyncio.to_thread(Nearest, each.distance, vectors, limit, own)
             self.counts[each.name] = VectorCounts()
-        done = 0
-        async for page in every_object(self._store, self._collection, list(self._nearest), self._scope):
+        done, fields = 0, ReturnFields(vectors=list(self._nearest))
+        async for page in every_object(self._store, self._collection, fields, self._scope):
             await asyncio.to_thread(self._add, page, queries.vectors)
             done += len(page)
             await self._task.tell(Stage.READING, done, max(done, total))
@@ -148,6 +148,10 @@ class IndexTruth:
             if ids:
                 nearest.add(ids, rows)
             self.counts[name].add(page, name, rows)
+
+    def has_any(self, name: str) -> bool:
+        """Return whether anything can be found in a named vector: whether objects have it, and not only zeros in it."""
+        return bool(np.isfinite(self._nearest[name].distances).any())
 
     async def recall(self, run: Run) -> Values:
         """Return for each query of a run the share of the exactly nearest objects that it found.

@@ -76,8 +76,9 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         rule = "does not apply to a count; leave it out"
         violations.require(not request.scope.consistency, "scope.consistency", rule)
         violations.raise_if_any()
-        collection, count = await self._collections.get(request.name, request.scope.tenant)
+        collection, count, etag = await self._collections.get(request.name, request.scope.tenant)
         message = self._to_pb(collection)
+        message.etag = etag
         if count is not None:
             message.object_count = count
         return pb.GetCollectionResponse(collection=message)
@@ -98,7 +99,7 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
     ) -> pb.UpdateCollectionResponse:
         """Change a collection."""
         change = parse_update_collection(request)
-        updated = await self._collections.update(request.collection.name, change)
+        updated = await self._collections.update(request.collection.name, change, request.etag)
         return pb.UpdateCollectionResponse(collection=self._to_pb(updated))
 
     async def BindVector(self, request: pb.BindVectorRequest, context: Context) -> pb.BindVectorResponse:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -124,6 +125,78 @@ async def test_a_worse_vector_is_refused_as_the_default_and_a_better_one_taken(m
     assert better.exit_code == 0, better.output
     assert "the MRR of old is +" in better.output
     assert await default_vector(moving) == "old"
+
+
+async def test_a_comparison_that_proves_nothing_never_switches(moving: Wire, tmp_path: Path) -> None:
+    bare, gone = UUID(int=1000), "5a7c2f0e-8d1b-4c39-9e64-b1f0a2d37c58"
+    files = {
+        "gone": [("thing 1", gone)] * 12,
+        "zero": [(f"thing {row}", str(bare)) for row in range(12)],
+        "few": [(f"thing {row}", str(IDS[row])) for row in range(9)],
+    }
+    for name, rows in files.items():
+        lines = [json.dumps({"text": text, "answers": answer}) for text, answer in rows]
+        (tmp_path / name).with_suffix(".jsonl").write_text("\n".join(lines))
+    moving.store._objects["Things"][bare] = StoredObject(bare, {"title": "no search finds it, for it has no vector"})
+    await run(moving, "collections", "update", "Things", "--default-vector", "new")
+
+    results = {
+        name: await run(
+            moving,
+            *("collections", "update", "Things", "--default-vector", "old", "--if-better"),
+            *("--queries", str(tmp_path / f"{name}.jsonl")),
+        )
+        for name in files
+    }
+
+    assert {name: each.exit_code for name, each in results.items()} == {"gone": 1, "zero": 1, "few": 1}
+    assert f"none of which is in the collection, such as '{gone}'" in results["gone"].output
+    assert "proves nothing about old; nothing is changed: no answer is among the first" in results["zero"].output
+    assert "9 queries are too few to tell any difference from chance; give at least 10" in results["few"].output
+    assert await default_vector(moving) == "new"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("description", "has changed since its etag was read"),
+        ("default vector", "has changed since its etag was read"),
+        ("objects", "had 60 objects when it was compared, and has 70 now"),
+    ],
+)
+async def test_what_has_changed_since_the_comparison_is_not_switched(
+    moving: Wire, monkeypatch: pytest.MonkeyPatch, change: str, words: str
+) -> None:
+    await run(moving, "collections", "update", "Things", "--default-vector", "new")
+    search = moving.store.search
+
+    async def changing() -> None:
+        present = await moving.store.get_collection("Things")
+        match change:
+            case "description":
+                await moving.store.update_collection(replace(present, description="another"))
+            case "default vector":
+                await moving.store.update_collection(replace(present, default_vector=""))
+            case "objects":
+                within = moving.store._objects["Things"]
+                for number in range(10):
+                    within[UUID(int=1000 + number)] = StoredObject(UUID(int=1000 + number), {"title": "more"})
+
+    async def meanwhile(collection: str, spec: Any) -> Any:
+        if spec.query is not None:
+            monkeypatch.setattr(moving.store, "search", search)
+            await changing()
+        return await search(collection, spec)
+
+    monkeypatch.setattr(moving.store, "search", meanwhile)
+
+    result = await run(
+        moving, "collections", "update", "Things", "--default-vector", "old", "--if-better", "--caption-field", "title"
+    )
+
+    assert result.exit_code == 1
+    assert words in result.output
+    assert (await moving.store.get_collection("Things")).default_vector != "old"
 
 
 async def test_queries_come_from_csv_or_jsonl_with_answers_in_them_or_in_trecs_form(

@@ -7,7 +7,7 @@ import pytest
 
 from service.core.evaluating import exact
 from service.core.evaluating.exact import Nearest, every_object, rows_of
-from service.domain import Collection, Distance, NamedVector, Scope, Space, StoredObject
+from service.domain import Collection, Distance, NamedVector, ReturnFields, Scope, Space, StoredObject
 from tests.fakes.distances import measure
 from tests.fakes.store import FakeStore
 
@@ -57,7 +57,7 @@ async def test_all_objects_are_read_in_pages_of_about_the_same_bytes(monkeypatch
     await store.put_objects("Points", [*objects, StoredObject(UUID(int=1000))])
     monkeypatch.setattr(exact, "PAGE_BYTES", 40 * 24)
 
-    pages = [page async for page in every_object(store, "Points", ["default"], Scope())]
+    pages = [page async for page in every_object(store, "Points", ReturnFields(vectors=["default"]), Scope())]
 
     assert [len(page) for page in pages] == [16, *[40] * 7, 5]
     read = [rows_of(page, "default", 6) for page in pages]

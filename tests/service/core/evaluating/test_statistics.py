@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.core.evaluating.statistics import Values, compare, estimate
+from service.core.evaluating.statistics import Values, compare, estimate, fewest_queries
 
 REPETITIONS = 100
 
@@ -51,6 +51,18 @@ def test_a_system_does_not_differ_from_itself_and_few_queries_prove_nothing() ->
     assert compare(values, values).chance == 1
     assert not compare(values, values).real
     assert not compare(np.zeros(5), np.ones(5)).real
+
+
+@pytest.mark.parametrize("comparisons", [1, 3, 40])
+def test_with_a_few_more_than_the_fewest_queries_a_difference_can_be_real_and_with_less_it_cannot(
+    comparisons: int,
+) -> None:
+    fewest = fewest_queries(comparisons)
+
+    enough, less = (compare(np.zeros(n), np.ones(n), comparisons=comparisons) for n in (fewest + 4, fewest - 1))
+
+    assert enough.real
+    assert not less.real
 
 
 def test_many_comparisons_at_once_need_surer_ones() -> None:

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from grpc import StatusCode
 
+from service.domain import Distance
 from tests.fakes.embedder import FakeEmbedder
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2 as pb
@@ -69,6 +71,7 @@ async def update(wire: Wire, *mask: str, **fields: Any) -> pb.Collection:
     updated = (await wire.collections.UpdateCollection(request(*mask, **fields))).collection
     got = (await wire.collections.GetCollection(pb.GetCollectionRequest(name="Pictures"))).collection
     got.ClearField("object_count")
+    got.ClearField("etag")
     assert got == updated
     return updated
 
@@ -87,6 +90,45 @@ async def test_what_is_there_already_may_be_sent_again(wire: Wire) -> None:
     again = (await wire.collections.UpdateCollection(pb.UpdateCollectionRequest(collection=created))).collection
 
     assert again == created
+
+
+async def test_with_an_etag_only_the_collection_that_was_read_is_changed(wire: Wire) -> None:
+    await create(wire)
+
+    async def etag() -> str:
+        return (await wire.collections.GetCollection(pb.GetCollectionRequest(name="Pictures"))).collection.etag
+
+    before = await etag()
+    same = await etag()
+    first = request(description="first")
+    first.etag = before
+    await wire.collections.UpdateCollection(first)
+    second = request(description="second")
+    second.etag = before
+    failure = await failure_of(wire.collections.UpdateCollection(second))
+    second.etag = await etag()
+    await wire.collections.UpdateCollection(second)
+
+    assert same == before != second.etag
+    assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "COLLECTION_CHANGED")
+    assert "collection 'Pictures' has changed since its etag was read" in failure.message
+    assert (await wire.store.get_collection("Pictures")).description == "second"
+
+
+async def test_an_etag_is_another_one_for_every_change_and_the_same_for_other_objects(wire: Wire) -> None:
+    await create(wire)
+    present = await wire.store.get_collection("Pictures")
+    (vector,) = present.vectors
+    changed = [
+        replace(present, default_vector="other"),
+        replace(present, vectors=(replace(vector, space=None),)),
+        replace(present, vectors=(replace(vector, index=replace(vector.index, parameters={"ef": 7})),)),
+        replace(present, vectors=(replace(vector, distance=Distance.DOT),)),
+        replace(present, inverted_index={"bm25": {"b": 0.1}}),
+    ]
+
+    assert replace(present, removed_vectors=("old",)).etag == present.etag
+    assert len({each.etag for each in (present, *changed)}) == 1 + len(changed)
 
 
 async def test_descriptions_are_changed_and_a_mask_can_empty_them(wire: Wire) -> None:

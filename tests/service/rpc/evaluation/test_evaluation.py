@@ -224,6 +224,64 @@ async def test_systems_are_compared_with_the_first_one_and_a_bad_alpha_is_named(
     assert 0 < len(found.queries) <= 5
 
 
+async def test_answers_that_the_collection_lacks_are_counted_and_if_it_has_none_nothing_is_measured(wire: Wire) -> None:
+    ids = await crowd(wire)
+    names = [*map(str, ids[:9]), GONE]
+    written = [
+        {"id": name, "input": {"text": title}, "answers": [{"name": name}]}
+        for name, title in zip(names, TITLES, strict=False)
+    ]
+    years = [{"id": year, "input": {"text": "a"}, "answers": [{"name": year}]} for year in ("1", "1999")]
+    by_year = {"queries": years, "answer_property": "year"}
+
+    some = await evaluate(wire, queries={"queries": written})
+    none = await refused(wire, queries={"queries": written[9:]})
+    values = await evaluate(wire, queries=by_year)
+    far = await evaluate(wire, queries=by_year, max_objects=15, skip_index_recall=True)
+    by_year["queries"] = years[1:]
+    no_value = await refused(wire, queries=by_year)
+
+    (missing,) = (each.message for each in some.findings if each.kind == pb.FINDING_KIND_ANSWERS_MISSING)
+    assert missing.startswith(f"1 of 10 known answers are not in the collection, such as {GONE!r}, and 1 queries")
+    assert (none.code, none.fields) == (StatusCode.INVALID_ARGUMENT, ["queries"])
+    assert f"has 1 answers, none of which is in the collection, such as {GONE!r}" in none.message
+    assert ("ANSWERS_MISSING", "") in kinds(values)
+    # Of the objects beyond the bound nothing is known.
+    assert ("ANSWERS_MISSING", "") not in kinds(far)
+    assert "give values of 'year'" in no_value.message
+
+
+async def test_systems_that_find_no_answer_and_few_queries_are_said_to_tell_nothing(wire: Wire) -> None:
+    ids = await crowd(wire)
+    # The words lead to other objects.
+    written = [
+        {"id": str(row), "input": {"text": TITLES[row]}, "answers": [{"name": str(ids[-1 - row])}]} for row in range(9)
+    ]
+    two: Any = [{"name": "one"}, {"name": "two"}]
+
+    found = await evaluate(wire, queries={"queries": written}, systems=two, limit=1, suggest_alpha=True)
+    enough = await evaluate(wire, captions={"property": "title"}, systems=two, skip_index_recall=True)
+
+    told = {each.kind: each.message for each in found.findings}
+    assert "no answer is among the first 1 hits" in told[pb.FINDING_KIND_NOTHING_FOUND]
+    assert told[pb.FINDING_KIND_FEW_QUERIES].startswith("9 queries are too few")
+    assert not found.HasField("alpha")
+    assert {"NOTHING_FOUND", "FEW_QUERIES"}.isdisjoint(kind for kind, _ in kinds(enough))
+
+
+async def test_an_index_in_which_there_is_nothing_has_no_recall(wire: Wire) -> None:
+    ids = await crowd(wire)
+    for id_ in ids:
+        wire.store._objects["Pictures"][id_].vectors = {}
+    written = [{"id": str(id_), "input": {"text": "a"}, "answers": [{"name": str(id_)}]} for id_ in ids]
+
+    found = await evaluate(wire, queries={"queries": written}, wanted_recall=0.9, allow_ef_change=True)
+
+    assert "index_recall" not in measures(found.systems[0])
+    assert not found.HasField("ef")
+    assert ("VECTORS_MISSING", "") in kinds(found)
+
+
 async def test_a_reranker_is_one_more_system() -> None:
     wire = await start_wire(rerankers=[[FakeReranker(name="rank")]])
     await crowd(wire)
