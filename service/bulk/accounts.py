@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from service.bulk.ledger import Entry, Ledger, Rejection
 from service.bulk.rows import STAGES
+from service.domain.keys import as_text
 from service.sources.fragments import Fragment
 
 MAX_PART_CHARS = 200
@@ -139,15 +140,17 @@ class Accounts:
 
     def _close(self, name: str, fragment: _Open) -> None:
         own = self._fragments[name]
+        location, part = as_text(own.location), as_text(own.part)
         reasons = Counter(each.reason for each in fragment.rejections)
         entry = Entry(
             name,
-            own.location,
-            own.part[:MAX_PART_CHARS],
+            location,
+            part[:MAX_PART_CHARS],
             own.identity,
             fragment.count,
             len(fragment.ids),
             dict(reasons),
+            self._ledger.run,
         )
         self._ledger.add(entry, fragment.ids, fragment.rejections)
         self._closed.add(name)

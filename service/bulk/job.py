@@ -105,7 +105,7 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         if plan.tenant:
             raise InvalidMapping([f"{plan.tenant!r}: a bulk job is for one tenant; name it with --tenant"])
         reading = Reading(plan, collection, job.tenant)
-        output = _output(job, collection, plan)
+        output = _output(job, collection, plan, ledger.run)
         target = Target(collection, Scope(job.tenant), where, job.patience_s, output, job.stores)
         before = loop.run(count_objects(store, collection, target.scope))
         recorded = _begin(ledger, output, {**_identity(job, collection), BEFORE: before})
@@ -113,12 +113,12 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         named = {_name(each): each for each in found}
         done = ledger.done()
         left = {name: each for name, each in named.items() if name not in done}
-        if output is not None:
-            output.keep(done)
         progress = _carry_out(Pipeline(settings, target, reading, job.sizes, job.truncate), ledger, left, advance)
         reconciliation = None
+        totals = ledger.totals(set(named))
+        if output is not None:
+            output.keep(totals.runs)
         if not progress.unreadable:
-            totals = ledger.totals(set(named))
             names = sorted(named)
             ids = ledger.all_ids(names) if doubtful or progress.outages else ledger.some_ids(names, SAMPLE)
             within = loop.run(look_into(store, target, recorded[BEFORE], ids)) if job.stores else None
@@ -179,12 +179,12 @@ def _name(fragment: Fragment) -> str:
     return name_of(fragment.location, fragment.part, fragment.identity)
 
 
-def _output(job: Job, collection: Collection, plan: Plan) -> ParquetOutput | None:
+def _output(job: Job, collection: Collection, plan: Plan, run: str) -> ParquetOutput | None:
     if not job.output:
         return None
     names = [*(each.name for each in plan.properties.values()), *plan.images.values()]
     dimensions = {each.name: each.space.dimension for each in collection.vectors if each.space}
-    return ParquetOutput(job.output, schema_of(collection, names, dimensions))
+    return ParquetOutput(job.output, schema_of(collection, names, dimensions), run)
 
 
 def _identity(job: Job, collection: Collection) -> dict[str, Any]:

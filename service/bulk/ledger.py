@@ -13,6 +13,7 @@ content of its fragment: a changed file has another identity, and is done again.
 
 import hashlib
 import io
+import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,6 +69,7 @@ class Entry(msgspec.Struct, frozen=True):
         rows: how many rows it has.
         stored: how many of them are stored, or were found to be stored as the same object.
         rejected: how many are not, by reason.
+        run: the command that did it, as `Ledger.run` names it.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Entry(msgspec.Struct, frozen=True):
     rows: int
     stored: int
     rejected: dict[str, int]
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Totals:
         rejected: rows that are not stored, by reason.
         distinct: the different ids of the others: as many objects are stored.
         outdated: objects that only rows of earlier versions of changed fragments had; they are still stored.
+        runs: which command did each fragment, by the names of all entries.
     """
 
     fragments: int = 0
@@ -106,6 +110,7 @@ class Totals:
     rejected: dict[str, int] = field(default_factory=dict)
     distinct: int = 0
     outdated: int = 0
+    runs: dict[str, str] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -151,7 +156,8 @@ def _first_line(error: Exception) -> str:
 
 def name_of(location: str, part: str, identity: str) -> str:
     """Return the name of a fragment's entry: 32 hexadecimal digits."""
-    return hashlib.sha256(msgspec.json.encode([location, part, identity])).hexdigest()[:32]
+    # Names of files need not be UTF-8; JSON has escapes for what is not.
+    return hashlib.sha256(json.dumps([location, part, identity]).encode()).hexdigest()[:32]
 
 
 def _uuid(id_: bytes) -> UUID:
@@ -160,7 +166,12 @@ def _uuid(id_: bytes) -> UUID:
 
 
 class Ledger:
-    """The ledger at one location. Only one command at a time may write it."""
+    """The ledger at one location. Only one command at a time may write it.
+
+    Attributes:
+        location: a folder or a URL.
+        run: a random text that tells this command from others, 8 hexadecimal digits.
+    """
 
     def __init__(self, location: str) -> None:
         """Open it.
@@ -169,6 +180,7 @@ class Ledger:
             LedgerFailed: the location cannot be used.
         """
         self.location = location
+        self.run = secrets.token_hex(4)
         self._files = open_folder(location)
 
     @property
@@ -279,6 +291,7 @@ class Ledger:
         """
         totals, others = Totals(), []
         for entry in self.entries():
+            totals.runs[entry.name] = entry.run
             if entry.name not in current:
                 others.append(entry)
                 continue

@@ -1,8 +1,9 @@
 """Objects with their vectors as Parquet: embedded once, loaded as often as wanted.
 
 A file has the rows that a writer had of one fragment in one batch. Its name begins with the name of the fragment's
-entry in the ledger, so what a killed job left is known, and removed. Files of other names are never touched. A marker
-says which ledger the folder belongs to.
+entry in the ledger and that of the command, and the entry names the command that did it. So what a killed command left,
+or one that still wrote after the next had begun, is known, and removed. Files of other names are never touched. A
+marker says which ledger the folder belongs to.
 """
 
 import io
@@ -32,7 +33,7 @@ MARKER = "_vecgate-ledger"
 """The file with the id of the ledger."""
 UNFIT = (ValueError, TypeError, OverflowError)
 """What pyarrow raises for values that have none."""
-_FILE = re.compile(r"([0-9a-f]{32})-\d{12}\.parquet")
+_FILE = re.compile(r"([0-9a-f]{32})-([0-9a-f]{8})-\d{12}\.parquet")
 
 TYPES = {
     DataType.TEXT: pa.string(),
@@ -70,10 +71,12 @@ class ParquetOutput:
     Attributes:
         location: a folder or the URL of an object store.
         schema: of each file: `id`, the properties and pictures that are mapped, and the named vectors.
+        run: the command that writes, as `Ledger.run` names it.
     """
 
     location: str
     schema: pa.Schema
+    run: str
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write a batch of rows, a file for each fragment; the same batch again replaces its files.
@@ -95,7 +98,8 @@ class ParquetOutput:
             file = io.BytesIO()
             pq.write_table(table, file, compression="zstd")
             # A row is in one batch of a job, so its number makes the name unique.
-            obstore.put(files, f"{name}-{min(each.number for each in some):012}.parquet", file.getvalue())
+            first = min(each.number for each in some)
+            obstore.put(files, f"{name}-{self.run}-{first:012}.parquet", file.getvalue())
 
     def check(self, ledger: str) -> None:
         """Check that the folder has not been claimed for another ledger.
@@ -130,18 +134,18 @@ class ParquetOutput:
         with failing(self.location):
             obstore.put(files, MARKER, ledger.encode())
 
-    def keep(self, done: Container[str]) -> None:
-        """Remove what a killed job left: files of fragments that have no entry.
+    def keep(self, runs: Mapping[str, str]) -> None:
+        """Remove what killed commands left: files of fragments that have no entry, or one of another command.
 
         Args:
-            done: the names of all entries of the ledger.
+            runs: the commands that did the fragments, by the names of all entries of the ledger.
 
         Raises:
             LedgerFailed: the location cannot be used.
         """
         files = open_folder(self.location)
         with failing(self.location):
-            left = [path for name, path in _listed(files) if name not in done]
+            left = [path for name, run, path in _listed(files) if runs.get(name) != run]
             if left:
                 obstore.delete(files, left)
 
@@ -153,7 +157,8 @@ class ParquetOutput:
             InvalidSource: a file cannot be read.
         """
         with failing(self.location):
-            return sum(self._rows_of(path) for name, path in _listed(open_folder(self.location)) if name in names)
+            files = _listed(open_folder(self.location))
+            return sum(self._rows_of(path) for name, _, path in files if name in names)
 
     def _rows_of(self, path: str) -> int:
         with open_file(look_at(f"{self.location.rstrip('/')}/{path}")) as file:
@@ -225,8 +230,8 @@ def _type(declared: Property) -> pa.DataType:
     return pa.list_(TYPES[DataType(kind.value.removesuffix("[]"))])
 
 
-def _listed(files: Any) -> Iterator[tuple[str, str]]:
-    """Yield the names of fragments and the paths of their files."""
+def _listed(files: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield the fragment, the command and the path of each file."""
     for each in obstore.list_with_delimiter(files)["objects"]:
         if found := _FILE.fullmatch(each["path"]):
-            yield found[1], each["path"]
+            yield found[1], found[2], each["path"]

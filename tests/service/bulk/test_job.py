@@ -1,5 +1,6 @@
 """Jobs with the stages in this process, one after the other, on a store in memory."""
 
+import os
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.bulk import job as jobs
-from service.bulk import stages
+from service.bulk import reading, stages
 from service.bulk.job import Job, Result, run
 from service.bulk.loop import BackgroundLoop
 from service.bulk.reading import Reading, read_fragment
@@ -36,6 +37,11 @@ class Stages:
 
     def __init__(self, _: Settings, target: Target, reading: Reading, *_rest: object) -> None:
         self._target, self._reading = target, reading
+
+    def of_run(self, run: str) -> "Stages":
+        """Return the same of another command."""
+        assert self._target.output is not None
+        return Stages(Settings(), replace(self._target, output=replace(self._target.output, run=run)), self._reading)
 
     def outcomes(self, fragments: Mapping[str, Fragment]) -> Iterator[pa.Table]:
         """Read and write."""
@@ -104,6 +110,43 @@ def test_a_command_for_a_part_of_the_input_leaves_the_output_of_the_others(job: 
     assert part.reconciliation is not None
     assert part.reconciliation.in_files == 2
     assert sorted(pq.read_table(tmp_path / "out")["count"].to_pylist()) == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("store")
+def test_what_a_killed_command_still_writes_after_the_next_has_begun_is_not_in_the_output(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    job = replace(job, output=str(tmp_path / "out"), stores=False)
+    outcomes = Stages.outcomes
+
+    def disturbed(each: Stages, fragments: Mapping[str, Fragment]) -> Iterator[pa.Table]:
+        with monkeypatch.context() as other:
+            # Batches depend on which rows are ready at a time.
+            other.setattr(reading, "ROWS", 1)
+            list(outcomes(each.of_run("0" * 8), fragments))
+        yield from outcomes(each, fragments)
+
+    monkeypatch.setattr(Stages, "outcomes", disturbed)
+    result = done(job)
+
+    assert result.faults == []
+    assert sorted(pq.read_table(tmp_path / "out")["count"].to_pylist()) == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_file_whose_name_is_not_utf_8_is_read_and_its_rejected_rows_are_told(job: Job):
+    folder = os.fsencode(job.locations[0])
+    pq.write_table(pa.table({"count": [5.0, 5.5]}), Path(job.locations[0], "c.parquet"))
+    os.rename(folder + b"/c.parquet", folder + b"/caf\xe9.parquet")  # noqa: PTH104 -- Path takes no bytes
+
+    result = done(job)
+
+    assert result.faults == []
+    assert result.reconciliation is not None
+    assert result.reconciliation.totals.rows == 6
+    (rejected,) = pq.read_table(Path(job.ledger, "rejected")).to_pylist()
+    assert rejected["location"].endswith("/caf%E9.parquet")
+    assert rejected["place"] == "caf%E9.parquet, row 2"
 
 
 @pytest.mark.usefixtures("store")

@@ -16,7 +16,11 @@ def ids_of(*texts: str) -> list[bytes]:
 
 def add(ledger: Ledger, name: str, ids: list[bytes], rejections: tuple[Rejection, ...] = ()) -> str:
     rejected = {each.reason: 1 for each in rejections}
-    ledger.add(Entry(name, "/a.parquet", name, "1", len(ids) + len(rejections), len(ids), rejected), ids, rejections)
+    ledger.add(
+        Entry(name, "/a.parquet", name, "1", len(ids) + len(rejections), len(ids), rejected, ledger.run),
+        ids,
+        rejections,
+    )
     return name
 
 
@@ -58,7 +62,8 @@ def test_rows_in_are_stored_and_rejected_and_duplicates_however_many_parts_ids_a
 
     totals = ledger.totals(names)
 
-    assert totals == Totals(2, 7, {"IMAGE_TOO_LARGE": 1}, distinct=4, outdated=2)
+    runs = dict.fromkeys((*names, "old"), ledger.run)
+    assert totals == Totals(2, 7, {"IMAGE_TOO_LARGE": 1}, distinct=4, outdated=2, runs=runs)
     assert totals.duplicates == 2
 
 

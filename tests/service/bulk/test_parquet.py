@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -24,6 +25,7 @@ COLLECTION = Collection(
     ),
     (NamedVector("image", SPACE), NamedVector("other", SPACE)),
 )
+RUN = "0" * 8
 NAMES = [each.name for each in COLLECTION.properties]
 
 
@@ -40,7 +42,7 @@ def row(fragment: str, number: int) -> Row:
 
 
 def output_at(folder: Path) -> ParquetOutput:
-    return ParquetOutput(str(folder), schema_of(COLLECTION, NAMES, {"image": 3, "other": 3}))
+    return ParquetOutput(str(folder), schema_of(COLLECTION, NAMES, {"image": 3, "other": 3}), RUN)
 
 
 def test_objects_are_rows_with_their_values_pictures_and_vectors(tmp_path: Path):
@@ -60,7 +62,7 @@ def test_objects_are_rows_with_their_values_pictures_and_vectors(tmp_path: Path)
 
 
 def test_the_space_of_vectors_is_in_the_file_and_is_read_from_there(tmp_path: Path):
-    output = ParquetOutput(str(tmp_path), schema_of(COLLECTION, ["count"], {"image": 3}))
+    output = ParquetOutput(str(tmp_path), schema_of(COLLECTION, ["count"], {"image": 3}), RUN)
 
     output.write([row("a" * 32, 7)])
 
@@ -87,8 +89,9 @@ def test_the_same_batch_again_replaces_its_files_and_each_fragment_has_its_own(t
     assert sorted(each.name[:33] for each in tmp_path.iterdir()) == ["a" * 32 + "-", "b" * 32 + "-"]
 
 
-def test_only_files_of_fragments_without_an_entry_are_removed(tmp_path: Path):
+def test_only_files_of_fragments_without_an_entry_or_with_one_of_another_command_are_removed(tmp_path: Path):
     output, done = output_at(tmp_path / "out"), "a" * 32
+    replace(output, run="1" * 8).write([row(done, 0), row(done, 1)])
     output.write([row(done, 0), row("b" * 32, 0)])
     (theirs,) = (tmp_path / "out").glob("b*")
     others = ["notes.txt", "part-0.parquet", f"sub/{theirs.name}", f"{'c' * 32}.parquet"]
@@ -96,7 +99,7 @@ def test_only_files_of_fragments_without_an_entry_are_removed(tmp_path: Path):
     for each in others:
         (tmp_path / "out" / each).write_bytes(theirs.read_bytes())
 
-    output.keep({done})
+    output.keep({done: RUN})
 
     assert not theirs.exists()
     assert all((tmp_path / "out" / each).exists() for each in others)
@@ -127,4 +130,4 @@ def test_an_output_that_cannot_be_listed_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("no folder")
 
     with pytest.raises(LedgerFailed, match=str(tmp_path / "file")):
-        output_at(tmp_path / "file").keep(set())
+        output_at(tmp_path / "file").keep({})

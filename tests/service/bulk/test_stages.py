@@ -101,7 +101,7 @@ def test_a_refusal_that_is_not_for_the_size_of_one_object_stops_the_job(
 
 
 def test_a_row_whose_text_has_no_form_in_parquet_is_rejected_by_name(tmp_path: Path):
-    output = ParquetOutput(str(tmp_path), schema_of(COLLECTION, ["name"], {"main": 3}))
+    output = ParquetOutput(str(tmp_path), schema_of(COLLECTION, ["name"], {"main": 3}), "0" * 8)
 
     rows = from_table(Write(target(output, stores=False))(to_table([row(0), row(1, name="\ud800"), row(2)])))
 
