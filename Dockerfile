@@ -1,7 +1,9 @@
-# Two images: `gateway`, small and without torch, for a NIM, and `clip` with torch for CUDA and the bundled model.
+# Three images: `gateway`, small and without torch, for a NIM; `clip` with torch for CUDA and the bundled model; and `bulk`,
+# which is `clip` with Ray, for `vecgate bulk` on a cluster.
 #
 #   docker build --target gateway --tag vecgate/gateway:0.1.0 .
 #   docker build --target clip --tag vecgate/clip:0.1.0 .
+#   docker build --target bulk --tag vecgate/bulk:0.1.0 .
 #
 # CONTRIBUTING.md has the commands of a release, which others can repeat layer for layer.
 #
@@ -57,6 +59,18 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     && PYTHONHASHSEED=0 /opt/vecgate/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
         -x 'torch/testing/_internal' /opt/vecgate/lib
 
+FROM tools AS bulk-environment
+COPY requirements-bulk.txt ./
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m venv --without-pip /opt/vecgate \
+    && /opt/tools/bin/pip --python /opt/vecgate/bin/python install --no-cache-dir --disable-pip-version-check \
+        --no-compile --require-hashes --requirement requirements-bulk.txt \
+    && /opt/tools/bin/pip --python /opt/vecgate/bin/python install --no-cache-dir --disable-pip-version-check \
+        --no-compile --no-deps --no-index /build/wheels/*.whl \
+    && /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
+    && PYTHONHASHSEED=0 /opt/vecgate/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
+        -x 'torch/testing/_internal' /opt/vecgate/lib
+
 FROM ${BASE_IMAGE} AS runtime
 ARG BASE_IMAGE
 ARG VERSION=0.1.0
@@ -93,6 +107,11 @@ CMD ["serve"]
 FROM runtime AS gateway
 LABEL org.opencontainers.image.description="Vecgate in front of an NVIDIA NIM, without torch"
 COPY --from=gateway-environment /opt/vecgate /opt/vecgate
+
+# KubeRay starts what it runs with bash, which the base has to have.
+FROM runtime AS bulk
+LABEL org.opencontainers.image.description="Vecgate with local CLIP models and Ray, for bulk jobs on a cluster"
+COPY --from=bulk-environment /opt/vecgate /opt/vecgate
 
 # Last, so that it is what a build without a target makes.
 FROM runtime AS clip

@@ -62,7 +62,7 @@ test-weaviate: setup ## run the tests with a real Weaviate for several of its ve
 bundle: setup ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
 	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m helm.tools.helm | head -n 1)" $(BUNDLE_ARGS)
 
-image-test: setup ## build an image and run it strictly confined, TARGET=gateway or clip; needs root, buildah, iproute2, mmdebstrap, runc
+image-test: setup ## build an image and run it strictly confined, TARGET=gateway, clip or bulk; needs root, buildah, iproute2, mmdebstrap, runc
 	$(BIN)/python -m tests.image $(TARGET)
 
 cluster-test: setup helm ## install the chart on a real API server of Kubernetes; needs Go, and 10 minutes or more the first time
@@ -122,6 +122,7 @@ lock: setup ## resolve the dependencies anew
 	$(COMPILE) --extra model --constraint requirements-dev.txt --output-file requirements-model.txt pyproject.toml
 	$(COMPILE) --extra server --constraint requirements-dev.txt --output-file requirements-gateway.txt pyproject.toml
 	$(COMPILE) --extra server --extra clip --constraint requirements-dev.txt --output-file requirements-clip.txt pyproject.toml
+	$(COMPILE) --extra bulk --extra clip --constraint requirements-dev.txt --output-file requirements-bulk.txt pyproject.toml
 	$(COMPILE) --group image --output-file requirements-image.txt
 	$(COMPILE) --group clients --output-file requirements-clients.txt
 	$(COMPILE_PEER) --output-file $(PEERS)/requirements-infinity.txt $(PEERS)/infinity.in

@@ -5,7 +5,7 @@ import math
 import os
 import pickle
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +111,11 @@ def fitting(asked: Sizes, *, cpus: float, gpus: float, machines: int, local: boo
     return Layout(sizes, read_cpus, 0.5 if few else 1.0, embed_cpus, 1.0 if on_gpu else 0.0, write_cpus)
 
 
+def working_machines(nodes: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many machines of a cluster work, of what Ray says of all: a head may have no processors for work."""
+    return max(1, len([each for each in nodes if each["Alive"] and each["Resources"].get("CPU", 0) > 0]))
+
+
 def start_ray() -> None:
     """Join the cluster of RAY_ADDRESS, or start Ray on this machine alone, on loopback; does nothing if it runs.
 
@@ -180,8 +185,7 @@ class Pipeline:
 
     def _layout(self) -> Layout:
         found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        machines = max(1, sum(bool(each["Alive"]) for each in nodes))
+        machines = working_machines(ray.nodes())  # type: ignore[no-untyped-call]
         local = any(isinstance(each, ClipSettings) for each in self.settings.ordered.values())
         cpus, gpus = found.get("CPU", 1.0), found.get("GPU", 0.0)
         return fitting(self.sizes, cpus=cpus, gpus=gpus, machines=machines, local=local)

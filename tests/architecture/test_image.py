@@ -14,6 +14,7 @@ from service import healthcheck
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+IMAGES = ("gateway", "clip", "bulk")
 HADOLINT = Path(sysconfig.get_path("scripts")) / "hadolint"
 
 
@@ -43,7 +44,7 @@ def test_the_linter_would_find_something() -> None:
     assert "DL3007" in lint("FROM debian:latest\nRUN cd /tmp")
 
 
-def test_the_two_images_run_as_the_user_of_the_chart_and_need_no_shell() -> None:
+def test_the_images_run_as_the_user_of_the_chart_and_need_no_shell() -> None:
     values = yaml.safe_load((ROOT / "helm" / "vecgate" / "values.yaml").read_text(encoding="utf-8"))
     user = values["podSecurityContext"]
 
@@ -55,7 +56,7 @@ def test_the_two_images_run_as_the_user_of_the_chart_and_need_no_shell() -> None
         "-m",
         healthcheck.__name__,
     ]
-    for target in ("gateway", "clip"):
+    for target in IMAGES:
         assert f"FROM runtime AS {target}" in DOCKERFILE
         assert not re.search(r"^(RUN|USER|ENTRYPOINT|CMD) ", stages()[target], re.MULTILINE)
 
@@ -83,7 +84,7 @@ def test_a_build_that_states_its_revision_names_its_base_by_digest(revision: str
 def test_no_compiled_file_is_checked_by_a_time_that_a_push_rounds() -> None:
     compilers = re.findall(r"-m compileall ([^\n]*)", DOCKERFILE)
 
-    assert len(compilers) == 3
+    assert len(compilers) == len(IMAGES) + 1
     # With -f also what a program has compiled that ran in between.
     assert [options for options in compilers if "-f --invalidation-mode unchecked-hash" not in options] == []
 
@@ -92,7 +93,7 @@ def test_the_images_say_what_they_are() -> None:
     names = ("title", "description", "licenses", "version", "revision", "created", "base.name")
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
-    for target in ("gateway", "clip"):
+    for target in IMAGES:
         labels = stages()["runtime"] + stages()[target]
         assert [name for name in names if f"org.opencontainers.image.{name}=" not in labels] == []
     assert f"ARG VERSION={version}\n" in DOCKERFILE
@@ -111,14 +112,14 @@ def test_what_the_images_copy_is_let_through_to_the_build() -> None:
     assert all((ROOT / source).exists() for source in copied)
 
 
-@pytest.mark.parametrize(("image", "torch"), [("gateway", False), ("clip", True)])
-def test_an_image_holds_what_its_lock_names(image: str, *, torch: bool) -> None:
+@pytest.mark.parametrize(("image", "large"), [("gateway", set()), ("clip", {"torch"}), ("bulk", {"torch", "ray"})])
+def test_an_image_holds_what_its_lock_names(image: str, large: set[str]) -> None:
     lock = (ROOT / f"requirements-{image}.txt").read_text(encoding="utf-8")
     development = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
     names = re.findall(r"^([a-z0-9][^ =]*)==", lock, re.MULTILINE)
     pins = re.findall(r"^[a-z0-9][^ =]*==\S+", lock, re.MULTILINE)
 
     assert f"--require-hashes --requirement requirements-{image}.txt" in stages()[f"{image}-environment"]
-    assert ("torch" in names) is torch
+    assert {"torch", "ray"}.intersection(names) == large
     assert "grpcio" in names
     assert [pin for pin in pins if pin not in development] == [], "what was tested is what is shipped"

@@ -32,9 +32,18 @@ def pods(manifests: list[Manifest]) -> Iterator[PodUse]:
     for manifest in manifests:
         if manifest["kind"] == "Pod":
             yield PodUse(named(manifest), manifest["metadata"].get("labels", {}), manifest["spec"])
-        elif "template" in manifest.get("spec", {}):
-            template = manifest["spec"]["template"]
+        for template in _templates(manifest):
             yield PodUse(named(manifest), template["metadata"].get("labels", {}), template["spec"])
+
+
+def _templates(manifest: Manifest) -> Iterator[Manifest]:
+    spec = manifest.get("spec", {})
+    if "template" in spec:
+        yield spec["template"]
+    if manifest["kind"] == "RayJob":
+        cluster = spec["rayClusterSpec"]
+        yield spec["submitterPodTemplate"]
+        yield from (each["template"] for each in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
 
 
 def containers(pod: PodUse) -> Iterator[Manifest]:

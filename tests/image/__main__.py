@@ -1,4 +1,4 @@
-"""Builds an image and runs it as a strict cluster would: python -m tests.image [gateway|clip] (make image-test).
+"""Builds an image and runs it as a strict cluster would: python -m tests.image [gateway|clip|bulk] (make image-test).
 
 The base image is made here from Debian's packages, once, and kept in the user's cache. The image is built as a release
 is, its base named by digest; the gateway is built twice, and both builds must have the same layers. It is pushed and
@@ -46,6 +46,7 @@ CREATED = "2026-01-01T00:00:00Z"
 """The same moment."""
 # Of the vectors of the tests' NIM.
 DIMENSION = 16
+LOCAL = {"alive": True, "embedding": True, "whole": False, "model": "pictogram-clip", "shape": [3, 1024]}
 EXPECTED = {
     "gateway": {
         "alive": True,
@@ -54,7 +55,8 @@ EXPECTED = {
         "model": "nvidia/nvclip",
         "shape": [3, DIMENSION],
     },
-    "clip": {"alive": True, "embedding": True, "whole": False, "model": "pictogram-clip", "shape": [3, 1024]},
+    "clip": LOCAL,
+    "bulk": LOCAL,
 }
 """What the call answers, by the target of the Dockerfile."""
 

@@ -1,6 +1,6 @@
 import pytest
 
-from service.bulk.pipeline import Sizes, fitting
+from service.bulk.pipeline import Sizes, fitting, working_machines
 
 
 @pytest.mark.parametrize("local", [True, False])
@@ -26,3 +26,12 @@ def test_what_is_asked_for_is_done():
     asked = Sizes(decoders=3, embedders=2, writers=5, batch_rows=64)
 
     assert fitting(asked, cpus=64, gpus=8, machines=2, local=True).sizes == asked
+
+
+def test_only_machines_with_processors_for_work_count():
+    head = {"Alive": True, "Resources": {"memory": 8e9}}
+    worker = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}
+    lost = {"Alive": False, "Resources": {"CPU": 8.0}}
+
+    assert working_machines([head, worker, worker, lost]) == 2
+    assert working_machines([head]) == 1

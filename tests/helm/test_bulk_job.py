@@ -1,0 +1,108 @@
+"""The RayJob of the examples: as KubeRay defines it, as strict as the chart, in step with the image and the command."""
+
+import copy
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from service.cli import app
+from service.settings import load_settings
+from tests.helm.definitions import BadManifest, check_manifest
+from tests.helm.manifests import Manifest, PodUse, containers, images, pods
+from tests.helm.pod_security import violations
+from tests.helm.render import CHART, KUBERNETES
+from tests.helm.rules import broken_rules
+
+ROOT = Path(__file__).parents[2]
+TEXT = (CHART / "examples" / "companions" / "bulk-rayjob.yaml").read_text(encoding="utf-8")
+MANIFESTS: list[Manifest] = list(yaml.safe_load_all(TEXT))
+JOB, POLICY = MANIFESTS
+PODS = list(pods([JOB]))
+
+
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+def test_the_job_fits_what_kuberay_and_kubernetes_define(kubernetes: str) -> None:
+    for each in MANIFESTS:
+        check_manifest(each, kubernetes)
+    assert len(PODS) == 3
+    assert (broken_rules(MANIFESTS), violations(MANIFESTS)) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("entryPoint",), "vecgate bulk"),
+        (("backoffLimit",), "3"),
+        (("rayClusterSpec", "authOptions", "mode"), "password"),
+        (("rayClusterSpec", "headGroupSpec", "startParams"), {}),
+    ],
+)
+def test_what_kuberay_does_not_define_is_noticed(path: tuple[str, ...], value: object) -> None:
+    job = copy.deepcopy(JOB)
+    *folders, name = path
+    inner: dict[str, Any] = job["spec"]
+    for each in folders:
+        inner = inner[each]
+    inner[name] = value
+
+    with pytest.raises(BadManifest, match=re.escape(name)):
+        check_manifest(job, KUBERNETES[-1])
+
+
+@pytest.mark.parametrize("pod", PODS, ids=["submitter", "head", "worker"])
+def test_a_pod_writes_to_its_own_volume_alone_and_knows_nothing_of_the_cluster(pod: PodUse) -> None:
+    (container,) = containers(pod)
+    claims = {each["name"] for each in pod.spec["volumes"] if "emptyDir" not in each}
+
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert [each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")] == ["/tmp"]
+    assert {each["name"] for each in container["volumeMounts"] if each.get("readOnly")} == claims
+    assert (pod.spec["automountServiceAccountToken"], pod.spec["enableServiceLinks"]) == (False, False)
+    assert pod.labels.items() >= POLICY["spec"]["podSelector"]["matchLabels"].items()
+
+
+def test_the_job_names_the_image_of_the_dockerfile_and_the_ray_that_is_in_it() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    lock = (ROOT / "requirements-bulk.txt").read_text(encoding="utf-8")
+
+    assert {each.partition("/")[2] for each in images(JOB)} == {f"vecgate/bulk:{version}"}
+    assert f"\nray=={JOB['spec']['rayClusterSpec']['rayVersion']} " in lock
+
+
+def test_the_job_runs_a_command_that_there_is_with_a_ledger_that_outlives_it() -> None:
+    program, command, *arguments = shlex.split(JOB["spec"]["entrypoint"])
+    group = typer.main.get_command(app)
+    found = group.get_command(typer.Context(group), command)  # type: ignore[attr-defined]
+    parsed = found.make_context(command, arguments).params
+
+    assert program == "vecgate"
+    assert parsed["ledger"].startswith("s3://")
+
+
+def test_the_variables_of_the_job_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = PODS[1].spec["containers"][0]["env"]
+    for each in variables:
+        monkeypatch.setenv(each["name"], each.get("value", "secret"))
+
+    settings = load_settings()
+
+    assert list(settings.ordered) == ["clip"]
+    assert settings.weaviate.api_key is not None
+    assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in variables
+    assert PODS[2].spec["containers"][0]["env"] == variables
+
+
+def test_only_the_operator_and_the_job_reach_the_job() -> None:
+    spec = POLICY["spec"]
+    own, operator = spec["ingress"]
+
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert own["from"] == [{"podSelector": spec["podSelector"]}]
+    assert [each["port"] for each in operator["ports"]] == [8265]
+    assert JOB["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
