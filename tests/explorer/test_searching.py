@@ -1,6 +1,8 @@
 """People look for pictures: by words, by a picture of their own, by both, among some, and from one to the next."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from playwright.async_api import Page, Route, expect
@@ -12,6 +14,7 @@ from tests.explorer.samples import PICTURES, QUERIES
 from tests.explorer.scenes import (
     SEARCH,
     all_pictures_shown,
+    at_rest,
     results,
     search_by_picture,
     search_by_words,
@@ -22,9 +25,37 @@ from tests.explorer.scenes import (
 PIZZA = QUERIES / "fluent" / "pizza.png"
 """Not the one that is stored, and drawn by others."""
 
+MOVE_TWICE = """([first, last, order]) => {
+  const slider = document.querySelector("input[type=range]");
+  const move = (to) => {
+    slider.value = to;
+    slider.dispatchEvent(new Event("input", {bubbles: true}));
+  };
+  // Right after the page has the first value, and before its next frame.
+  const next = () => queueMicrotask(() => move(last));
+  if (order === "as the first counts") addEventListener("hashchange", next, {once: true});
+  move(first);
+  const busy = () => {
+    const end = performance.now() + 500;
+    while (performance.now() < end);
+    move(last);
+  };
+  if (order === "when the first is due") requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(busy)));
+}"""
+ORDERS = ("as the first counts", "when the first is due")
+
 REPLACE_PICTURES_UNDER_A_DRAG = """() => addEventListener("dragover", () => queueMicrotask(() => {
   for (const each of document.querySelectorAll("main img")) each.replaceWith(each.cloneNode());
 }))"""
+
+
+@asynccontextmanager
+async def held_calls(page: Page, pattern: str) -> AsyncIterator[asyncio.Queue[Route]]:
+    """Hold the page's calls and give them, in order; afterwards calls go on by themselves."""
+    held: asyncio.Queue[Route] = asyncio.Queue()
+    await page.route(pattern, held.put)
+    yield held
+    await page.unroute(pattern)
 
 
 async def test_words_find_pictures_and_tell_by_what_and_how_long(page: Page) -> None:
@@ -79,6 +110,68 @@ async def test_words_and_a_picture_count_by_their_weights(page: Page) -> None:
     await slider.fill("1")
 
     await expect(results(page).first).to_contain_text("pizza")
+
+
+async def test_the_last_place_of_a_slider_counts_whenever_it_comes(page: Page) -> None:
+    await search_by_words(page, "pizza")
+    slider = page.get_by_role("slider")
+
+    for order, (first, last) in zip(ORDERS, (("0", "0.4"), ("0.8", "0.2")), strict=True):
+        await page.evaluate(MOVE_TWICE, [first, last, order])
+
+        await page.wait_for_url(f"**alpha={last}*")
+        await at_rest(page)
+        await expect(slider).to_have_value(last)
+
+
+async def test_the_last_place_of_a_slider_counts_although_an_answer_is_late(page: Page) -> None:
+    await search_by_words(page, "pizza")
+    slider = page.get_by_role("slider")
+
+    async with held_calls(page, "**/SearchObjects") as held:
+        await slider.fill("0")
+        first = await held.get()
+        await slider.fill("0.5")
+        await (await held.get()).continue_()
+        await page.wait_for_url("**alpha=0.5*")
+        await first.continue_()
+    await at_rest(page)
+
+    assert "alpha=0.5" in page.url
+    await expect(slider).to_have_value("0.5")
+
+
+async def test_of_two_pictures_the_last_one_counts_with_the_words_typed_meanwhile(page: Page) -> None:
+    await page.goto(SEARCH)
+    await settled(page)
+    async with held_calls(page, "**/ListEmbedders") as held:
+        await drop(page.get_by_role("main"), PICTURES / "dog.png")
+        first = await held.get()
+        await drop(page.get_by_role("main"), PIZZA)
+        await page.get_by_role("searchbox").fill("a dog")
+        await (await held.get()).continue_()
+        await expect(page.get_by_alt_text("The picture that is searched by")).to_be_visible()
+        async with page.expect_response("**/ListEmbedders"):
+            await first.continue_()
+    await at_rest(page)
+
+    await expect(page.get_by_label("Query", exact=True)).to_contain_text("pizza.png")
+    assert "words=a+dog" in page.url
+
+
+async def test_a_picture_that_is_still_read_does_not_bring_back_a_page_that_was_left(page: Page) -> None:
+    await page.goto(SEARCH)
+    await settled(page)
+    async with held_calls(page, "**/ListEmbedders") as held:
+        await drop(page.get_by_role("main"), PIZZA)
+        first = await held.get()
+        await page.get_by_role("link", name="Collections").click()
+        await expect(page.get_by_role("heading", name="Collections")).to_be_visible()
+        async with page.expect_response("**/ListEmbedders"):
+            await first.continue_()
+    await at_rest(page)
+
+    await expect(page.get_by_role("heading", name="Collections")).to_be_visible()
 
 
 async def test_words_that_were_typed_but_not_sent_count_beside_a_picture(page: Page) -> None:
@@ -159,19 +252,15 @@ async def test_more_like_this_goes_from_one_picture_to_its_likes_and_back(page: 
 
 async def test_an_old_answer_is_not_told_of_new_words(page: Page) -> None:
     await search_by_words(page, "a dog")
-    told, go_on = page.locator(".answer [role=status]"), asyncio.Event()
+    told = page.locator(".answer [role=status]")
 
-    async def held(route: Route) -> None:
-        await go_on.wait()
-        await route.continue_()
+    async with held_calls(page, "**/SearchObjects") as held:
+        await page.get_by_role("searchbox").fill("a cat")
+        await page.get_by_role("searchbox").press("Enter")
 
-    await page.route("**/SearchObjects", held)
-    await page.get_by_role("searchbox").fill("a cat")
-    await page.get_by_role("searchbox").press("Enter")
-
-    await expect(told).to_have_text("Searching…")
-    go_on.set()
-    await expect(told).to_contain_text("hits")
+        await expect(told).to_have_text("Searching…")
+        await (await held.get()).continue_()
+        await expect(told).to_contain_text("hits")
 
 
 async def test_a_picture_can_be_chosen_again_after_a_reload(page: Page) -> None:

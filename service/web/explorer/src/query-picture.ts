@@ -1,5 +1,7 @@
 /** A picture that somebody gives to search by, or to place on a map. */
 
+import { useEffect, useRef, useState } from "preact/hooks";
+
 import { toBase64 } from "./base64";
 import { listEmbedders } from "./collections";
 import { short } from "./parts/text";
@@ -26,7 +28,7 @@ async function mostBytes(): Promise<number> {
 }
 
 /** Read a file as a query; throws if the server takes no picture of this size, or it is not a picture that the server reads. */
-export async function readPicture(file: File): Promise<QueryPicture> {
+async function readPicture(file: File): Promise<QueryPicture> {
   const most = await mostBytes();
   if (file.size > most) throw new Error(`${short(file.name)} ${tooLarge(file.size, most)}.`);
   const bytes = new Uint8Array(await file.arrayBuffer());
@@ -35,4 +37,20 @@ export async function readPicture(file: File): Promise<QueryPicture> {
     throw new Error(`${short(file.name)} is not a picture that the server reads. It reads JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF.`);
   }
   return { name: file.name, content: await toBase64(file), shown: showable(bytes) };
+}
+
+/** Reads files as queries: of several the last one counts, and none after the page is left. `fault` says why it was not taken. */
+export function usePictureReader(take: (picture: QueryPicture) => void): { read: (file: File) => void; fault: unknown } {
+  const [fault, setFault] = useState<unknown>();
+  const last = useRef<File | undefined>(undefined);
+  const latest = useRef(take);
+  latest.current = take;
+  useEffect(() => () => { last.current = undefined; }, []);
+  const read = (file: File) => {
+    setFault(undefined);
+    last.current = file;
+    const ifLast = <Value>(use: (value: Value) => void) => (value: Value) => { if (last.current === file) use(value); };
+    readPicture(file).then(ifLast((picture) => latest.current(picture)), ifLast(setFault));
+  };
+  return { read, fault };
 }

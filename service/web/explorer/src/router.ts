@@ -43,9 +43,13 @@ window.addEventListener("hashchange", () => {
 function numberOfPlace(): number {
   const known: unknown = history.state;
   if (typeof known === "number") return known;
-  const made = Date.now() + Math.random();
+  const made = newNumber();
   history.replaceState(made, "");
   return made;
+}
+
+function newNumber(): number {
+  return Date.now() + Math.random();
 }
 
 /** The number of the place in the browser's history that is shown. Back and forward lead to the same number again. */
@@ -58,16 +62,18 @@ export function scrollToPlace(): void {
   scrollTo(0, left.get(shown) ?? 0);
 }
 
-/** Go to a page. With `replace`, the browser's back button skips the present state. */
+/**
+ * Go to a page. With `replace`, the browser's back button skips the present state.
+ *
+ * The page has heard of it when this returns. The browser's own event comes later, and what people do until then would
+ * be reckoned from the old address.
+ */
 export function navigate(page: string, params: Params = {}, { replace = false } = {}): void {
   const target = href(page, params);
   if (target === location.hash) return;
-  if (replace) {
-    history.replaceState(shown, "", target);
-    window.dispatchEvent(new HashChangeEvent("hashchange"));
-  } else {
-    location.hash = target;
-  }
+  if (replace) history.replaceState(shown, "", target);
+  else history.pushState(newNumber(), "", target);
+  window.dispatchEvent(new HashChangeEvent("hashchange"));
 }
 
 export function useRoute(): Route {

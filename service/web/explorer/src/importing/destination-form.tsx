@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 
 import { CollectionPicker, collectionOf, isWhole, type Place } from "../parts/collection-picker";
 import { ErrorNote } from "../parts/error-note";
@@ -25,7 +25,7 @@ export function DestinationForm({ collections, embedders, place: given, onChange
   const chosen = collectionOf(fitting, place.collection);
   const [fields, setFields] = useState(chosen ? guess(chosen) : undefined);
   const whole = !making && chosen !== undefined && isWhole(chosen, place);
-  useEffect(() => setFields(chosen ? guess(chosen) : undefined), [chosen?.name]);
+  useLayoutEffect(() => setFields(chosen ? guess(chosen) : undefined), [chosen?.name]);
   useEffect(() => {
     onChange(whole && fields?.picture ? { collection: chosen.name ?? "", tenant: place.tenant, ...fields } : undefined);
   }, [whole, chosen?.name, place.tenant, fields]);

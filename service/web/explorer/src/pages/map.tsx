@@ -1,6 +1,6 @@
 /** The map of a collection: its objects as points, near ones close together, and queries among them. */
 
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { pictureProperties, smallProperty, useLoaded, type Loaded } from "../collections";
 import { MapCanvas, type Scene } from "../map/canvas";
@@ -14,7 +14,7 @@ import { ErrorNote } from "../parts/error-note";
 import { LocalPicture, Picture } from "../parts/picture";
 import { Line, Text, count, isolated, short } from "../parts/text";
 import { fetchPicture, type PictureKey } from "../pictures";
-import { readPicture, type QueryPicture } from "../query-picture";
+import { usePictureReader, type QueryPicture } from "../query-picture";
 import { href, navigate } from "../router";
 import { themeColour } from "../theme";
 import type { CollectionJson, JsonValue } from "../types";
@@ -236,12 +236,8 @@ function Query({ state, picture, setPicture, data, onSelect }: {
   onSelect: (point: number) => void;
 }) {
   const [words, setWords] = useState(state.words);
-  const [fault, setFault] = useState<unknown>();
-  useEffect(() => setWords(state.words), [state.words]);
-  const take = (file: File) => {
-    setFault(undefined);
-    readPicture(file).then(setPicture, setFault);
-  };
+  useLayoutEffect(() => setWords(state.words), [state.words]);
+  const { read, fault } = usePictureReader(setPicture);
   return (
     <section class="panel map-query" aria-label="Query">
       <h2>Place a query</h2>
@@ -256,7 +252,7 @@ function Query({ state, picture, setPicture, data, onSelect }: {
           <input type="search" value={words} onInput={(event) => setWords(event.currentTarget.value)} />
         </label>
         <button type="submit" class="primary">Place</button>
-        <DropZone onFiles={([file]) => file && take(file)} />
+        <DropZone onFiles={([file]) => file && read(file)} />
         {picture && (
           <div class="shown">
             {picture.shown && <LocalPicture blob={picture.shown} alt="" />}

@@ -1,5 +1,5 @@
 import type { Ref } from "preact";
-import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { listEmbedders, pictureProperties, smallProperty, titleProperty, useLoaded } from "../collections";
 import { Busy } from "../parts/busy";
@@ -9,7 +9,7 @@ import { ErrorNote } from "../parts/error-note";
 import { Picture } from "../parts/picture";
 import { count, short, Text } from "../parts/text";
 import { TimingBar } from "../parts/timing";
-import { readPicture, type QueryPicture } from "../query-picture";
+import { usePictureReader, type QueryPicture } from "../query-picture";
 import { href, navigate } from "../router";
 import { QuerySide, Share, SortPicker } from "../search/controls";
 import { countConditions, emptyGroup, targetsOf } from "../search/filter";
@@ -46,23 +46,17 @@ function SearchForm({ collections, state: given }: { collections: CollectionJson
   const picture = keptPicture(state.picture);
   const targets = useMemo(() => (collection ? targetsOf(collection) : []), [collection]);
   const [typed, setTyped] = useState(state.words);
-  useEffect(() => setTyped(state.words), [state.words]);
+  useLayoutEffect(() => setTyped(state.words), [state.words]);
   const box = useRef<HTMLInputElement>(null);
   // What stands in the box counts, sent or not.
   const change = (next: Partial<SearchState>, how?: { replace: boolean }) => navigate("search", writeState({ ...state, words: typed.trim(), ...next }), how);
   // A step to where people are going anyway is no place to go back to.
   const adjust = (next: Partial<SearchState>) => change(next, { replace: true });
-  const latest = useRef(change);
-  latest.current = change;
 
   const ready = collection !== undefined && isWhole(collection, state) && (state.picture === "" || picture !== undefined);
   const address = JSON.stringify(writeState(state));
   const search = useSearch(JSON.stringify([state.collection, state.tenant]), `${address} ${ready}`, ready ? (start) => toRequest(state, targets, picture?.content, start) : undefined);
-  const [fault, setFault] = useState<unknown>();
-  const takePicture = (file: File) => {
-    setFault(undefined);
-    readPicture(file).then((read) => latest.current({ picture: keepPicture(read), like: "" }), setFault);
-  };
+  const { read, fault } = usePictureReader((given) => change({ picture: keepPicture(given), like: "" }));
   // What has the focus is about to go.
   const widen = (next: Partial<SearchState>) => {
     box.current?.focus();
@@ -74,7 +68,7 @@ function SearchForm({ collections, state: given }: { collections: CollectionJson
       <h1 class="hidden">Search</h1>
       <section class="query" aria-label="Query">
         <Words state={state} typed={typed} onType={setTyped} box={box} onSearch={(words) => (words === state.words ? search.again() : change({ words }))} />
-        <Side state={state} collection={collection} picture={picture} onChange={widen} onPicture={takePicture} />
+        <Side state={state} collection={collection} picture={picture} onChange={widen} onPicture={read} />
         <ErrorNote error={fault} />
         <Examples state={state} collection={collection} hits={search.results?.hits ?? []} onChoose={(words) => change({ words })} />
       </section>

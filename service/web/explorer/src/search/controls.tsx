@@ -1,4 +1,4 @@
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { LocalPicture } from "../parts/picture";
 import { Line, short } from "../parts/text";
@@ -14,8 +14,9 @@ export function Share({ label, ends, value, onChange, help }: { label: string; e
   const [shown, setShown] = useState(value);
   const latest = useRef(onChange);
   latest.current = onChange;
-  useEffect(() => setShown(value), [value]);
-  useEffect(() => {
+  // At once: an effect that waits for the next frame would undo, or leave out, a move that comes before it.
+  useLayoutEffect(() => setShown(value), [value]);
+  useLayoutEffect(() => {
     if (shown === value) return undefined;
     const timer = setTimeout(() => latest.current(shown), STILL_MS);
     return () => clearTimeout(timer);
