@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from service.cli.connection import EVALUATION_TIMEOUT_S, AddressOption, TenantOption, connected
+from service.cli.drift import TITLES, drift_rows, read_report, when
 from service.cli.evaluation_page import MEASURES, evaluation_page
 from service.cli.output import (
     EXIT_FAILED,
@@ -140,6 +141,17 @@ SuggestOption = Annotated[
 WantedRecallOption = Annotated[
     float, typer.Option("--wanted-recall", min=0.01, max=1, help="The index recall that --suggest is to reach.")
 ]
+AgainstOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--against",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="Compare with an earlier evaluation of this collection, as --json printed it.",
+        show_default=False,
+    ),
+]
 HtmlOption = Annotated[
     Path | None,
     typer.Option("--html", dir_okay=False, metavar="FILE", help="Write a page with plots and pictures."),
@@ -162,6 +174,7 @@ def evaluate(
     allow_change_ef: AllowChangeEfOption = False,
     suggest: SuggestOption = False,
     wanted_recall: WantedRecallOption = WANTED_RECALL,
+    against: AgainstOption = None,
     html: HtmlOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     tenant: TenantOption = "",
@@ -183,6 +196,8 @@ def evaluate(
     request.systems.extend(_system(each) for each in systems or ())
     request.limit, request.skip_index_recall, request.max_objects = limit, no_index_recall, max_objects
     request.allow_ef_change = allow_change_ef
+    if against is not None:
+        request.earlier.CopyFrom(read_report(against))
     if suggest:
         _set_suggestions(request, wanted_recall)
     with connected(context, address, EVALUATION_TIMEOUT_S) as client:
@@ -329,6 +344,10 @@ def show_evaluation(found: pb.Evaluation) -> None:
     for line in suggestions(found):
         say()
         say(line)
+    if found.HasField("drift"):
+        say()
+        say(f"Compared with the evaluation of {when(found.drift.since)}:")
+        print_table(TITLES, drift_rows(found.drift), whole=TITLES)
     for each in found.findings:
         say()
         say(f"{each.system}: {each.message}" if each.system else each.message, style="yellow")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 
+from service.cli.drift import TITLES, drift_rows, when
 from service.cli.html_page import PAGE_END, data_url, escaped, page_start
 from service.cli.thumbnails import TOTAL_BYTES, picture_property
 from vecgate.client import Client, VecgateError
@@ -58,6 +59,7 @@ def evaluation_page(client: Client, collection: str, found: pb.Evaluation, tenan
         _cost(found),
         *_comparisons(found),
         *_suggestions(found),
+        *_drift(found),
         *_queries(found, _Pictures(client, collection, tenant)),
     ]
     return page_start(f"Evaluation of {collection}", STYLE) + "\n".join(parts) + f"\n{PAGE_END}"
@@ -206,6 +208,12 @@ def _suggestions(found: pb.Evaluation) -> Iterable[str]:
         yield f"<h2>Best alpha: {best.alpha:g}</h2>"
         yield f"<p>Queries that did not choose it have an nDCG of {best.ndcg.mean:.3f}.</p>"
         yield _curve([(each.alpha, each.ndcg) for each in best.tried], None)
+
+
+def _drift(found: pb.Evaluation) -> Iterable[str]:
+    if found.HasField("drift"):
+        yield f"<h2>Compared with the evaluation of {when(found.drift.since)}</h2>"
+        yield _table(TITLES, drift_rows(found.drift))
 
 
 def _queries(found: pb.Evaluation, pictures: _Pictures) -> Iterable[str]:

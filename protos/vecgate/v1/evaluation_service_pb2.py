@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vecgate.v1 import input_pb2 as vecgate_dot_v1_dot_input__pb2
 from vecgate.v1 import scope_pb2 as vecgate_dot_v1_dot_scope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/evaluation_service.proto\x12\nvecgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16vecgate/v1/input.proto\x1a\x16vecgate/v1/scope.proto\"\xb6\x03\n\x19\x45valuateCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12,\n\x07objects\x18\x02 \x01(\x0b\x32\x19.vecgate.v1.ObjectQueriesH\x00\x12.\n\x08\x63\x61ptions\x18\x03 \x01(\x0b\x32\x1a.vecgate.v1.CaptionQueriesH\x00\x12-\n\x07queries\x18\x04 \x01(\x0b\x32\x1a.vecgate.v1.WrittenQueriesH\x00\x12,\n\x07systems\x18\x05 \x03(\x0b\x32\x1b.vecgate.v1.EvaluatedSystem\x12\r\n\x05limit\x18\x06 \x01(\x05\x12\x19\n\x11skip_index_recall\x18\x07 \x01(\x08\x12\x13\n\x0bmax_objects\x18\x08 \x01(\x05\x12\x17\n\x0f\x61llow_ef_change\x18\t \x01(\x08\x12\x1a\n\rwanted_recall\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x15\n\rsuggest_alpha\x18\x0b \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.ScopeB\x0b\n\tquery_setB\x10\n\x0e_wanted_recall\"$\n\rObjectQueries\x12\x13\n\x0bsample_size\x18\x01 \x01(\x05\"7\n\x0e\x43\x61ptionQueries\x12\x10\n\x08property\x18\x01 \x01(\t\x12\x13\n\x0bsample_size\x18\x02 \x01(\x05\"T\n\x0eWrittenQueries\x12)\n\x07queries\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.WrittenQuery\x12\x17\n\x0f\x61nswer_property\x18\x02 \x01(\t\"a\n\x0cWrittenQuery\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x05input\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Input\x12#\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x12.vecgate.v1.Answer\"$\n\x06\x41nswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04gain\x18\x02 \x01(\x05\"\xb6\x01\n\x0f\x45valuatedSystem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rtarget_vector\x18\x02 \x01(\t\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x02\x65\x66\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08reranker\x18\x05 \x01(\t\x12\x17\n\x0frerank_property\x18\x06 \x01(\t\x12\x1d\n\x15rerank_image_property\x18\x07 \x01(\tB\x08\n\x06_alphaB\x05\n\x03_ef\"\x87\x01\n\x1a\x45valuateCollectionResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.vecgate.v1.EvaluationProgressH\x00\x12,\n\nevaluation\x18\x02 \x01(\x0b\x32\x16.vecgate.v1.EvaluationH\x00\x42\x07\n\x05\x65vent\"]\n\x12\x45valuationProgress\x12*\n\x05stage\x18\x01 \x01(\x0e\x32\x1b.vecgate.v1.EvaluationStage\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\"\xb8\x04\n\nEvaluation\x12\x13\n\x0bquery_count\x18\x01 \x01(\x05\x12\x14\n\x0cobject_count\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x33\n\x0cmain_measure\x18\x04 \x01(\x0e\x32\x1d.vecgate.v1.EvaluationMeasure\x12)\n\x07systems\x18\x05 \x03(\x0b\x32\x18.vecgate.v1.SystemResult\x12\x31\n\x0b\x63omparisons\x18\x06 \x03(\x0b\x32\x1c.vecgate.v1.SystemComparison\x12(\n\x07queries\x18\x07 \x03(\x0b\x32\x17.vecgate.v1.QueryResult\x12)\n\x07vectors\x18\x08 \x03(\x0b\x32\x18.vecgate.v1.VectorCounts\x12/\n\x08\x66indings\x18\t \x03(\x0b\x32\x1d.vecgate.v1.EvaluationFinding\x12$\n\x02\x65\x66\x18\n \x01(\x0b\x32\x18.vecgate.v1.EfSuggestion\x12*\n\x05\x61lpha\x18\x0b \x01(\x0b\x32\x1b.vecgate.v1.AlphaSuggestion\x12\x17\n\x0f\x65mbedded_inputs\x18\x0c \x01(\x03\x12\x31\n\x0e\x65mbedding_time\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08searches\x18\x0e \x01(\x03\x12\'\n\x04time\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x08\x45stimate\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"j\n\x10MeasuredEstimate\x12.\n\x07measure\x18\x01 \x01(\x0e\x32\x1d.vecgate.v1.EvaluationMeasure\x12&\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.Estimate\"\xad\x02\n\x0cSystemResult\x12+\n\x06system\x18\x01 \x01(\x0b\x32\x1b.vecgate.v1.EvaluatedSystem\x12\r\n\x05space\x18\x02 \x01(\t\x12.\n\x08measures\x18\x03 \x03(\x0b\x32\x1c.vecgate.v1.MeasuredEstimate\x12\x10\n\x08searches\x18\x04 \x01(\x05\x12,\n\tmean_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmedian_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08p95_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0clost_objects\x18\x08 \x01(\x05\"\x9a\x01\n\x10SystemComparison\x12\x0e\n\x06system\x18\x01 \x01(\t\x12.\n\x07measure\x18\x02 \x01(\x0e\x32\x1d.vecgate.v1.EvaluationMeasure\x12(\n\ndifference\x18\x03 \x01(\x0b\x32\x14.vecgate.v1.Estimate\x12\x0e\n\x06\x63hance\x18\x04 \x01(\x01\x12\x0c\n\x04real\x18\x05 \x01(\x08\"`\n\x0bQueryResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06stored\x18\x03 \x01(\x08\x12\'\n\x05\x66ound\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.FoundObjects\"9\n\x0c\x46oundObjects\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x0b\n\x03ids\x18\x02 \x03(\tB\x08\n\x06_value\"\xbb\x01\n\x0cVectorCounts\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07objects\x18\x02 \x01(\x03\x12\x0f\n\x07missing\x18\x03 \x01(\x03\x12\x0c\n\x04zero\x18\x04 \x01(\x03\x12\x14\n\x0cother_length\x18\x05 \x01(\x03\x12\x0f\n\x07\x64oubled\x18\x06 \x01(\x03\x12\x12\n\noff_length\x18\x07 \x01(\x03\x12\x0c\n\x04hubs\x18\x08 \x01(\x03\x12\x16\n\tquery_gap\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_query_gap\"[\n\x11\x45valuationFinding\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.vecgate.v1.FindingKind\x12\x0e\n\x06system\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x8c\x01\n\x0c\x45\x66Suggestion\x12\x15\n\rwanted_recall\x18\x01 \x01(\x01\x12\n\n\x02\x65\x66\x18\x02 \x01(\x05\x12\x0f\n\x07reached\x18\x03 \x01(\x08\x12$\n\x06recall\x18\x04 \x01(\x0b\x32\x14.vecgate.v1.Estimate\x12\"\n\x05tried\x18\x05 \x03(\x0b\x32\x13.vecgate.v1.TriedEf\"%\n\x07TriedEf\x12\n\n\x02\x65\x66\x18\x01 \x01(\x05\x12\x0e\n\x06recall\x18\x02 \x01(\x01\"k\n\x0f\x41lphaSuggestion\x12\r\n\x05\x61lpha\x18\x01 \x01(\x01\x12\"\n\x04ndcg\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.Estimate\x12%\n\x05tried\x18\x03 \x03(\x0b\x32\x16.vecgate.v1.TriedAlpha\")\n\nTriedAlpha\x12\r\n\x05\x61lpha\x18\x01 \x01(\x01\x12\x0c\n\x04ndcg\x18\x02 \x01(\x01*\xb0\x01\n\x0f\x45valuationStage\x12 \n\x1c\x45VALUATION_STAGE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45VALUATION_STAGE_SAMPLING\x10\x01\x12\x1e\n\x1a\x45VALUATION_STAGE_EMBEDDING\x10\x02\x12\x1c\n\x18\x45VALUATION_STAGE_READING\x10\x03\x12\x1e\n\x1a\x45VALUATION_STAGE_SEARCHING\x10\x04*\xc0\x01\n\x11\x45valuationMeasure\x12\"\n\x1e\x45VALUATION_MEASURE_UNSPECIFIED\x10\x00\x12#\n\x1f\x45VALUATION_MEASURE_INDEX_RECALL\x10\x01\x12\x1b\n\x17\x45VALUATION_MEASURE_NDCG\x10\x02\x12&\n\"EVALUATION_MEASURE_RECIPROCAL_RANK\x10\x03\x12\x1d\n\x19\x45VALUATION_MEASURE_RECALL\x10\x04*\x87\x04\n\x0b\x46indingKind\x12\x1c\n\x18\x46INDING_KIND_UNSPECIFIED\x10\x00\x12!\n\x1d\x46INDING_KIND_LOW_INDEX_RECALL\x10\x01\x12\"\n\x1e\x46INDING_KIND_OBJECTS_NOT_FOUND\x10\x02\x12&\n\"FINDING_KIND_NO_BETTER_THAN_CHANCE\x10\x03\x12\x16\n\x12\x46INDING_KIND_WORSE\x10\x04\x12\"\n\x1e\x46INDING_KIND_CAPTION_IN_VECTOR\x10\x05\x12 \n\x1c\x46INDING_KIND_VECTORS_MISSING\x10\x06\x12\x1d\n\x19\x46INDING_KIND_VECTORS_ZERO\x10\x07\x12 \n\x1c\x46INDING_KIND_VECTORS_DOUBLED\x10\x08\x12\x1d\n\x19\x46INDING_KIND_WRONG_LENGTH\x10\t\x12 \n\x1c\x46INDING_KIND_NOT_UNIT_LENGTH\x10\n\x12\x15\n\x11\x46INDING_KIND_HUBS\x10\x0b\x12\x14\n\x10\x46INDING_KIND_GAP\x10\x0c\x12 \n\x1c\x46INDING_KIND_ANSWERS_MISSING\x10\r\x12\x1e\n\x1a\x46INDING_KIND_NOTHING_FOUND\x10\x0e\x12\x1c\n\x18\x46INDING_KIND_FEW_QUERIES\x10\x0f\x32z\n\x11\x45valuationService\x12\x65\n\x12\x45valuateCollection\x12%.vecgate.v1.EvaluateCollectionRequest\x1a&.vecgate.v1.EvaluateCollectionResponse0\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/evaluation_service.proto\x12\nvecgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16vecgate/v1/input.proto\x1a\x16vecgate/v1/scope.proto\"\xe5\x03\n\x19\x45valuateCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12,\n\x07objects\x18\x02 \x01(\x0b\x32\x19.vecgate.v1.ObjectQueriesH\x00\x12.\n\x08\x63\x61ptions\x18\x03 \x01(\x0b\x32\x1a.vecgate.v1.CaptionQueriesH\x00\x12-\n\x07queries\x18\x04 \x01(\x0b\x32\x1a.vecgate.v1.WrittenQueriesH\x00\x12,\n\x07systems\x18\x05 \x03(\x0b\x32\x1b.vecgate.v1.EvaluatedSystem\x12\r\n\x05limit\x18\x06 \x01(\x05\x12\x19\n\x11skip_index_recall\x18\x07 \x01(\x08\x12\x13\n\x0bmax_objects\x18\x08 \x01(\x05\x12\x17\n\x0f\x61llow_ef_change\x18\t \x01(\x08\x12\x1a\n\rwanted_recall\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x15\n\rsuggest_alpha\x18\x0b \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\x12-\n\x07\x65\x61rlier\x18\x0f \x01(\x0b\x32\x1c.vecgate.v1.EvaluationReportB\x0b\n\tquery_setB\x10\n\x0e_wanted_recall\"$\n\rObjectQueries\x12\x13\n\x0bsample_size\x18\x01 \x01(\x05\"7\n\x0e\x43\x61ptionQueries\x12\x10\n\x08property\x18\x01 \x01(\t\x12\x13\n\x0bsample_size\x18\x02 \x01(\x05\"T\n\x0eWrittenQueries\x12)\n\x07queries\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.WrittenQuery\x12\x17\n\x0f\x61nswer_property\x18\x02 \x01(\t\"a\n\x0cWrittenQuery\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x05input\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Input\x12#\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x12.vecgate.v1.Answer\"$\n\x06\x41nswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04gain\x18\x02 \x01(\x05\"\xb6\x01\n\x0f\x45valuatedSystem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rtarget_vector\x18\x02 \x01(\t\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x02\x65\x66\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08reranker\x18\x05 \x01(\t\x12\x17\n\x0frerank_property\x18\x06 \x01(\t\x12\x1d\n\x15rerank_image_property\x18\x07 \x01(\tB\x08\n\x06_alphaB\x05\n\x03_ef\"\x87\x01\n\x1a\x45valuateCollectionResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.vecgate.v1.EvaluationProgressH\x00\x12,\n\nevaluation\x18\x02 \x01(\x0b\x32\x16.vecgate.v1.EvaluationH\x00\x42\x07\n\x05\x65vent\"]\n\x12\x45valuationProgress\x12*\n\x05stage\x18\x01 \x01(\x0e\x32\x1b.vecgate.v1.EvaluationStage\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\"\x88\x05\n\nEvaluation\x12\x13\n\x0bquery_count\x18\x01 \x01(\x05\x12\x14\n\x0cobject_count\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x33\n\x0cmain_measure\x18\x04 \x01(\x0e\x32\x1d.vecgate.v1.EvaluationMeasure\x12)\n\x07systems\x18\x05 \x03(\x0b\x32\x18.vecgate.v1.SystemResult\x12\x31\n\x0b\x63omparisons\x18\x06 \x03(\x0b\x32\x1c.vecgate.v1.SystemComparison\x12(\n\x07queries\x18\x07 \x03(\x0b\x32\x17.vecgate.v1.QueryResult\x12)\n\x07vectors\x18\x08 \x03(\x0b\x32\x18.vecgate.v1.VectorCounts\x12/\n\x08\x66indings\x18\t \x03(\x0b\x32\x1d.vecgate.v1.EvaluationFinding\x12$\n\x02\x65\x66\x18\n \x01(\x0b\x32\x18.vecgate.v1.EfSuggestion\x12*\n\x05\x61lpha\x18\x0b \x01(\x0b\x32\x1b.vecgate.v1.AlphaSuggestion\x12\x17\n\x0f\x65mbedded_inputs\x18\x0c \x01(\x03\x12\x31\n\x0e\x65mbedding_time\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08searches\x18\x0e \x01(\x03\x12\'\n\x04time\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x06report\x18\x10 \x01(\x0b\x32\x1c.vecgate.v1.EvaluationReport\x12 \n\x05\x64rift\x18\x11 \x01(\x0b\x32\x11.vecgate.v1.Drift\"\x97\x02\n\x10\x45valuationReport\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x05\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x11\n\tquery_set\x18\x04 \x01(\t\x12\x13\n\x0bquery_count\x18\x05 \x01(\x05\x12\r\n\x05limit\x18\x06 \x01(\x05\x12\x14\n\x0cobject_count\x18\x07 \x01(\x03\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07systems\x18\t \x03(\x0b\x32\x18.vecgate.v1.SystemResult\x12)\n\x07vectors\x18\n \x03(\x0b\x32\x18.vecgate.v1.VectorCounts\"W\n\x05\x44rift\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Change\"\xab\x01\n\x06\x43hange\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.vecgate.v1.ChangeKind\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x13\n\x06\x62\x65\x66ore\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0b\n\x03now\x18\x04 \x01(\x01\x12\x13\n\x06\x63hance\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04real\x18\x06 \x01(\x08\x12\x0f\n\x07message\x18\x07 \x01(\tB\t\n\x07_beforeB\t\n\x07_chance\"3\n\x08\x45stimate\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"j\n\x10MeasuredEstimate\x12.\n\x07measure\x18\x01 \x01(\x0e\x32\x1d.vecgate.v1.EvaluationMeasure\x12&\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.Estimate\"\xad\x02\n\x0cSystemResult\x12+\n\x06system\x18\x01 \x01(\x0b\x32\x1b.vecgate.v1.EvaluatedSystem\x12\r\n\x05space\x18\x02 \x01(\t\x12.\n\x08measures\x18\x03 \x03(\x0b\x32\x1c.vecgate.v1.MeasuredEstimate\x12\x10\n\x08searches\x18\x04 \x01(\x05\x12,\n\tmean_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmedian_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08p95_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0clost_objects\x18\x08 \x01(\x05\"\x9a\x01\n\x10SystemComparison\x12\x0e\n\x06system\x18\x01 \x01(\t\x12.\n\x07measure\x18\x02 \x01(\x0e\x32\x1d.vecgate.v1.EvaluationMeasure\x12(\n\ndifference\x18\x03 \x01(\x0b\x32\x14.vecgate.v1.Estimate\x12\x0e\n\x06\x63hance\x18\x04 \x01(\x01\x12\x0c\n\x04real\x18\x05 \x01(\x08\"`\n\x0bQueryResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06stored\x18\x03 \x01(\x08\x12\'\n\x05\x66ound\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.FoundObjects\"9\n\x0c\x46oundObjects\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x0b\n\x03ids\x18\x02 \x03(\tB\x08\n\x06_value\"\x8f\x02\n\x0cVectorCounts\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07objects\x18\x02 \x01(\x03\x12\x0f\n\x07missing\x18\x03 \x01(\x03\x12\x0c\n\x04zero\x18\x04 \x01(\x03\x12\x14\n\x0cother_length\x18\x05 \x01(\x03\x12\x0f\n\x07\x64oubled\x18\x06 \x01(\x03\x12\x12\n\noff_length\x18\x07 \x01(\x03\x12\x0c\n\x04hubs\x18\x08 \x01(\x03\x12\x16\n\tquery_gap\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fquery_gap_error\x18\n \x01(\x01\x12\r\n\x05space\x18\x0b \x01(\t\x12*\n\x07summary\x18\x0c \x01(\x0b\x32\x19.vecgate.v1.VectorSummaryB\x0c\n\n_query_gap\"V\n\rVectorSummary\x12\x0e\n\x06\x63\x65ntre\x18\x01 \x01(\x0c\x12\x0f\n\x07\x64igests\x18\x02 \x01(\x0c\x12\x0f\n\x07lengths\x18\x03 \x01(\x0c\x12\x13\n\x0bprojections\x18\x04 \x01(\x0c\"j\n\x11\x45valuationFinding\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.vecgate.v1.FindingKind\x12\x0e\n\x06system\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x04 \x01(\x08\"\x8c\x01\n\x0c\x45\x66Suggestion\x12\x15\n\rwanted_recall\x18\x01 \x01(\x01\x12\n\n\x02\x65\x66\x18\x02 \x01(\x05\x12\x0f\n\x07reached\x18\x03 \x01(\x08\x12$\n\x06recall\x18\x04 \x01(\x0b\x32\x14.vecgate.v1.Estimate\x12\"\n\x05tried\x18\x05 \x03(\x0b\x32\x13.vecgate.v1.TriedEf\"%\n\x07TriedEf\x12\n\n\x02\x65\x66\x18\x01 \x01(\x05\x12\x0e\n\x06recall\x18\x02 \x01(\x01\"k\n\x0f\x41lphaSuggestion\x12\r\n\x05\x61lpha\x18\x01 \x01(\x01\x12\"\n\x04ndcg\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.Estimate\x12%\n\x05tried\x18\x03 \x03(\x0b\x32\x16.vecgate.v1.TriedAlpha\")\n\nTriedAlpha\x12\r\n\x05\x61lpha\x18\x01 \x01(\x01\x12\x0c\n\x04ndcg\x18\x02 \x01(\x01*\xb0\x01\n\x0f\x45valuationStage\x12 \n\x1c\x45VALUATION_STAGE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45VALUATION_STAGE_SAMPLING\x10\x01\x12\x1e\n\x1a\x45VALUATION_STAGE_EMBEDDING\x10\x02\x12\x1c\n\x18\x45VALUATION_STAGE_READING\x10\x03\x12\x1e\n\x1a\x45VALUATION_STAGE_SEARCHING\x10\x04*\xa4\x04\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43HANGE_KIND_OBJECT_COUNT\x10\x01\x12\x17\n\x13\x43HANGE_KIND_MISSING\x10\x02\x12\x14\n\x10\x43HANGE_KIND_ZERO\x10\x03\x12\x1c\n\x18\x43HANGE_KIND_OTHER_LENGTH\x10\x04\x12\x17\n\x13\x43HANGE_KIND_DOUBLED\x10\x05\x12\x1a\n\x16\x43HANGE_KIND_OFF_LENGTH\x10\x06\x12\x14\n\x10\x43HANGE_KIND_HUBS\x10\x07\x12\x19\n\x15\x43HANGE_KIND_QUERY_GAP\x10\x08\x12\x17\n\x13\x43HANGE_KIND_LENGTHS\x10\t\x12\x16\n\x12\x43HANGE_KIND_CENTRE\x10\n\x12\x1c\n\x18\x43HANGE_KIND_DISTRIBUTION\x10\x0b\x12\x16\n\x12\x43HANGE_KIND_GROUPS\x10\x0c\x12\x1c\n\x18\x43HANGE_KIND_SAME_OBJECTS\x10\r\x12\x19\n\x15\x43HANGE_KIND_NOT_FOUND\x10\x0e\x12\x1c\n\x18\x43HANGE_KIND_INDEX_RECALL\x10\x0f\x12\x14\n\x10\x43HANGE_KIND_NDCG\x10\x10\x12\x1f\n\x1b\x43HANGE_KIND_RECIPROCAL_RANK\x10\x11\x12\x16\n\x12\x43HANGE_KIND_RECALL\x10\x12\x12\x1b\n\x17\x43HANGE_KIND_MEDIAN_TIME\x10\x13*\xc0\x01\n\x11\x45valuationMeasure\x12\"\n\x1e\x45VALUATION_MEASURE_UNSPECIFIED\x10\x00\x12#\n\x1f\x45VALUATION_MEASURE_INDEX_RECALL\x10\x01\x12\x1b\n\x17\x45VALUATION_MEASURE_NDCG\x10\x02\x12&\n\"EVALUATION_MEASURE_RECIPROCAL_RANK\x10\x03\x12\x1d\n\x19\x45VALUATION_MEASURE_RECALL\x10\x04*\x9f\x04\n\x0b\x46indingKind\x12\x1c\n\x18\x46INDING_KIND_UNSPECIFIED\x10\x00\x12!\n\x1d\x46INDING_KIND_LOW_INDEX_RECALL\x10\x01\x12\"\n\x1e\x46INDING_KIND_OBJECTS_NOT_FOUND\x10\x02\x12&\n\"FINDING_KIND_NO_BETTER_THAN_CHANCE\x10\x03\x12\x16\n\x12\x46INDING_KIND_WORSE\x10\x04\x12\"\n\x1e\x46INDING_KIND_CAPTION_IN_VECTOR\x10\x05\x12 \n\x1c\x46INDING_KIND_VECTORS_MISSING\x10\x06\x12\x1d\n\x19\x46INDING_KIND_VECTORS_ZERO\x10\x07\x12 \n\x1c\x46INDING_KIND_VECTORS_DOUBLED\x10\x08\x12\x1d\n\x19\x46INDING_KIND_WRONG_LENGTH\x10\t\x12 \n\x1c\x46INDING_KIND_NOT_UNIT_LENGTH\x10\n\x12\x15\n\x11\x46INDING_KIND_HUBS\x10\x0b\x12\x14\n\x10\x46INDING_KIND_GAP\x10\x0c\x12 \n\x1c\x46INDING_KIND_ANSWERS_MISSING\x10\r\x12\x1e\n\x1a\x46INDING_KIND_NOTHING_FOUND\x10\x0e\x12\x1c\n\x18\x46INDING_KIND_FEW_QUERIES\x10\x0f\x12\x16\n\x12\x46INDING_KIND_DRIFT\x10\x10\x32z\n\x11\x45valuationService\x12\x65\n\x12\x45valuateCollection\x12%.vecgate.v1.EvaluateCollectionRequest\x1a&.vecgate.v1.EvaluateCollectionResponse0\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,56 +36,66 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vecgate.v1.evaluation_servi
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nvecgate.v1P\001Z\024vecgate/v1;vecgatev1\252\002\nVecgate.V1'
-  _globals['_EVALUATIONSTAGE']._serialized_start=3276
-  _globals['_EVALUATIONSTAGE']._serialized_end=3452
-  _globals['_EVALUATIONMEASURE']._serialized_start=3455
-  _globals['_EVALUATIONMEASURE']._serialized_end=3647
-  _globals['_FINDINGKIND']._serialized_start=3650
-  _globals['_FINDINGKIND']._serialized_end=4169
-  _globals['_EVALUATECOLLECTIONREQUEST']._serialized_start=132
-  _globals['_EVALUATECOLLECTIONREQUEST']._serialized_end=570
-  _globals['_OBJECTQUERIES']._serialized_start=572
-  _globals['_OBJECTQUERIES']._serialized_end=608
-  _globals['_CAPTIONQUERIES']._serialized_start=610
-  _globals['_CAPTIONQUERIES']._serialized_end=665
-  _globals['_WRITTENQUERIES']._serialized_start=667
-  _globals['_WRITTENQUERIES']._serialized_end=751
-  _globals['_WRITTENQUERY']._serialized_start=753
-  _globals['_WRITTENQUERY']._serialized_end=850
-  _globals['_ANSWER']._serialized_start=852
-  _globals['_ANSWER']._serialized_end=888
-  _globals['_EVALUATEDSYSTEM']._serialized_start=891
-  _globals['_EVALUATEDSYSTEM']._serialized_end=1073
-  _globals['_EVALUATECOLLECTIONRESPONSE']._serialized_start=1076
-  _globals['_EVALUATECOLLECTIONRESPONSE']._serialized_end=1211
-  _globals['_EVALUATIONPROGRESS']._serialized_start=1213
-  _globals['_EVALUATIONPROGRESS']._serialized_end=1306
-  _globals['_EVALUATION']._serialized_start=1309
-  _globals['_EVALUATION']._serialized_end=1877
-  _globals['_ESTIMATE']._serialized_start=1879
-  _globals['_ESTIMATE']._serialized_end=1930
-  _globals['_MEASUREDESTIMATE']._serialized_start=1932
-  _globals['_MEASUREDESTIMATE']._serialized_end=2038
-  _globals['_SYSTEMRESULT']._serialized_start=2041
-  _globals['_SYSTEMRESULT']._serialized_end=2342
-  _globals['_SYSTEMCOMPARISON']._serialized_start=2345
-  _globals['_SYSTEMCOMPARISON']._serialized_end=2499
-  _globals['_QUERYRESULT']._serialized_start=2501
-  _globals['_QUERYRESULT']._serialized_end=2597
-  _globals['_FOUNDOBJECTS']._serialized_start=2599
-  _globals['_FOUNDOBJECTS']._serialized_end=2656
-  _globals['_VECTORCOUNTS']._serialized_start=2659
-  _globals['_VECTORCOUNTS']._serialized_end=2846
-  _globals['_EVALUATIONFINDING']._serialized_start=2848
-  _globals['_EVALUATIONFINDING']._serialized_end=2939
-  _globals['_EFSUGGESTION']._serialized_start=2942
-  _globals['_EFSUGGESTION']._serialized_end=3082
-  _globals['_TRIEDEF']._serialized_start=3084
-  _globals['_TRIEDEF']._serialized_end=3121
-  _globals['_ALPHASUGGESTION']._serialized_start=3123
-  _globals['_ALPHASUGGESTION']._serialized_end=3230
-  _globals['_TRIEDALPHA']._serialized_start=3232
-  _globals['_TRIEDALPHA']._serialized_end=3273
-  _globals['_EVALUATIONSERVICE']._serialized_start=4171
-  _globals['_EVALUATIONSERVICE']._serialized_end=4293
+  _globals['_EVALUATIONSTAGE']._serialized_start=4168
+  _globals['_EVALUATIONSTAGE']._serialized_end=4344
+  _globals['_CHANGEKIND']._serialized_start=4347
+  _globals['_CHANGEKIND']._serialized_end=4895
+  _globals['_EVALUATIONMEASURE']._serialized_start=4898
+  _globals['_EVALUATIONMEASURE']._serialized_end=5090
+  _globals['_FINDINGKIND']._serialized_start=5093
+  _globals['_FINDINGKIND']._serialized_end=5636
+  _globals['_EVALUATECOLLECTIONREQUEST']._serialized_start=165
+  _globals['_EVALUATECOLLECTIONREQUEST']._serialized_end=650
+  _globals['_OBJECTQUERIES']._serialized_start=652
+  _globals['_OBJECTQUERIES']._serialized_end=688
+  _globals['_CAPTIONQUERIES']._serialized_start=690
+  _globals['_CAPTIONQUERIES']._serialized_end=745
+  _globals['_WRITTENQUERIES']._serialized_start=747
+  _globals['_WRITTENQUERIES']._serialized_end=831
+  _globals['_WRITTENQUERY']._serialized_start=833
+  _globals['_WRITTENQUERY']._serialized_end=930
+  _globals['_ANSWER']._serialized_start=932
+  _globals['_ANSWER']._serialized_end=968
+  _globals['_EVALUATEDSYSTEM']._serialized_start=971
+  _globals['_EVALUATEDSYSTEM']._serialized_end=1153
+  _globals['_EVALUATECOLLECTIONRESPONSE']._serialized_start=1156
+  _globals['_EVALUATECOLLECTIONRESPONSE']._serialized_end=1291
+  _globals['_EVALUATIONPROGRESS']._serialized_start=1293
+  _globals['_EVALUATIONPROGRESS']._serialized_end=1386
+  _globals['_EVALUATION']._serialized_start=1389
+  _globals['_EVALUATION']._serialized_end=2037
+  _globals['_EVALUATIONREPORT']._serialized_start=2040
+  _globals['_EVALUATIONREPORT']._serialized_end=2319
+  _globals['_DRIFT']._serialized_start=2321
+  _globals['_DRIFT']._serialized_end=2408
+  _globals['_CHANGE']._serialized_start=2411
+  _globals['_CHANGE']._serialized_end=2582
+  _globals['_ESTIMATE']._serialized_start=2584
+  _globals['_ESTIMATE']._serialized_end=2635
+  _globals['_MEASUREDESTIMATE']._serialized_start=2637
+  _globals['_MEASUREDESTIMATE']._serialized_end=2743
+  _globals['_SYSTEMRESULT']._serialized_start=2746
+  _globals['_SYSTEMRESULT']._serialized_end=3047
+  _globals['_SYSTEMCOMPARISON']._serialized_start=3050
+  _globals['_SYSTEMCOMPARISON']._serialized_end=3204
+  _globals['_QUERYRESULT']._serialized_start=3206
+  _globals['_QUERYRESULT']._serialized_end=3302
+  _globals['_FOUNDOBJECTS']._serialized_start=3304
+  _globals['_FOUNDOBJECTS']._serialized_end=3361
+  _globals['_VECTORCOUNTS']._serialized_start=3364
+  _globals['_VECTORCOUNTS']._serialized_end=3635
+  _globals['_VECTORSUMMARY']._serialized_start=3637
+  _globals['_VECTORSUMMARY']._serialized_end=3723
+  _globals['_EVALUATIONFINDING']._serialized_start=3725
+  _globals['_EVALUATIONFINDING']._serialized_end=3831
+  _globals['_EFSUGGESTION']._serialized_start=3834
+  _globals['_EFSUGGESTION']._serialized_end=3974
+  _globals['_TRIEDEF']._serialized_start=3976
+  _globals['_TRIEDEF']._serialized_end=4013
+  _globals['_ALPHASUGGESTION']._serialized_start=4015
+  _globals['_ALPHASUGGESTION']._serialized_end=4122
+  _globals['_TRIEDALPHA']._serialized_start=4124
+  _globals['_TRIEDALPHA']._serialized_end=4165
+  _globals['_EVALUATIONSERVICE']._serialized_start=5638
+  _globals['_EVALUATIONSERVICE']._serialized_end=5760
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vecgate.v1 import input_pb2 as _input_pb2
@@ -53,6 +54,98 @@ EVALUATION_STAGE_READING: EvaluationStage.ValueType  # 3
 EVALUATION_STAGE_SEARCHING: EvaluationStage.ValueType  # 4
 """The queries are searched."""
 Global___EvaluationStage: _TypeAlias = EvaluationStage  # noqa: Y015
+
+class _ChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_KIND_UNSPECIFIED: _ChangeKind.ValueType  # 0
+    """Not used."""
+    CHANGE_KIND_OBJECT_COUNT: _ChangeKind.ValueType  # 1
+    """The number of objects; real if there are over a tenth fewer."""
+    CHANGE_KIND_MISSING: _ChangeKind.ValueType  # 2
+    """The share of the objects that lack the vector."""
+    CHANGE_KIND_ZERO: _ChangeKind.ValueType  # 3
+    """The share in which it has only zeros."""
+    CHANGE_KIND_OTHER_LENGTH: _ChangeKind.ValueType  # 4
+    """The share in which it has another number of values."""
+    CHANGE_KIND_DOUBLED: _ChangeKind.ValueType  # 5
+    """The share that have it in common with another object."""
+    CHANGE_KIND_OFF_LENGTH: _ChangeKind.ValueType  # 6
+    """The share in which it has not unit length."""
+    CHANGE_KIND_HUBS: _ChangeKind.ValueType  # 7
+    """The share of hubs, of evaluations with as many queries."""
+    CHANGE_KIND_QUERY_GAP: _ChangeKind.ValueType  # 8
+    """How far queries lie from objects."""
+    CHANGE_KIND_LENGTHS: _ChangeKind.ValueType  # 9
+    """The mean length of the vectors; the test is of the lengths of a sample."""
+    CHANGE_KIND_CENTRE: _ChangeKind.ValueType  # 10
+    """The cosine between the means of all vectors; only shown."""
+    CHANGE_KIND_DISTRIBUTION: _ChangeKind.ValueType  # 11
+    """Where the vectors lie: the largest of the statistics of Kolmogorov and Smirnov, over projections of a sample."""
+    CHANGE_KIND_GROUPS: _ChangeKind.ValueType  # 12
+    """The share of one of two groups, such as texts and pictures, if the vectors lie in two."""
+    CHANGE_KIND_SAME_OBJECTS: _ChangeKind.ValueType  # 13
+    """The share of the same objects that have another vector; real if it is over a half."""
+    CHANGE_KIND_NOT_FOUND: _ChangeKind.ValueType  # 14
+    """The share of the objects that were not found by their own vectors."""
+    CHANGE_KIND_INDEX_RECALL: _ChangeKind.ValueType  # 15
+    """The index recall."""
+    CHANGE_KIND_NDCG: _ChangeKind.ValueType  # 16
+    """The nDCG."""
+    CHANGE_KIND_RECIPROCAL_RANK: _ChangeKind.ValueType  # 17
+    """The mean reciprocal rank."""
+    CHANGE_KIND_RECALL: _ChangeKind.ValueType  # 18
+    """The recall."""
+    CHANGE_KIND_MEDIAN_TIME: _ChangeKind.ValueType  # 19
+    """The median time of a search, in seconds; only shown."""
+
+class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
+    """ChangeKind is what is compared with an earlier evaluation."""
+
+CHANGE_KIND_UNSPECIFIED: ChangeKind.ValueType  # 0
+"""Not used."""
+CHANGE_KIND_OBJECT_COUNT: ChangeKind.ValueType  # 1
+"""The number of objects; real if there are over a tenth fewer."""
+CHANGE_KIND_MISSING: ChangeKind.ValueType  # 2
+"""The share of the objects that lack the vector."""
+CHANGE_KIND_ZERO: ChangeKind.ValueType  # 3
+"""The share in which it has only zeros."""
+CHANGE_KIND_OTHER_LENGTH: ChangeKind.ValueType  # 4
+"""The share in which it has another number of values."""
+CHANGE_KIND_DOUBLED: ChangeKind.ValueType  # 5
+"""The share that have it in common with another object."""
+CHANGE_KIND_OFF_LENGTH: ChangeKind.ValueType  # 6
+"""The share in which it has not unit length."""
+CHANGE_KIND_HUBS: ChangeKind.ValueType  # 7
+"""The share of hubs, of evaluations with as many queries."""
+CHANGE_KIND_QUERY_GAP: ChangeKind.ValueType  # 8
+"""How far queries lie from objects."""
+CHANGE_KIND_LENGTHS: ChangeKind.ValueType  # 9
+"""The mean length of the vectors; the test is of the lengths of a sample."""
+CHANGE_KIND_CENTRE: ChangeKind.ValueType  # 10
+"""The cosine between the means of all vectors; only shown."""
+CHANGE_KIND_DISTRIBUTION: ChangeKind.ValueType  # 11
+"""Where the vectors lie: the largest of the statistics of Kolmogorov and Smirnov, over projections of a sample."""
+CHANGE_KIND_GROUPS: ChangeKind.ValueType  # 12
+"""The share of one of two groups, such as texts and pictures, if the vectors lie in two."""
+CHANGE_KIND_SAME_OBJECTS: ChangeKind.ValueType  # 13
+"""The share of the same objects that have another vector; real if it is over a half."""
+CHANGE_KIND_NOT_FOUND: ChangeKind.ValueType  # 14
+"""The share of the objects that were not found by their own vectors."""
+CHANGE_KIND_INDEX_RECALL: ChangeKind.ValueType  # 15
+"""The index recall."""
+CHANGE_KIND_NDCG: ChangeKind.ValueType  # 16
+"""The nDCG."""
+CHANGE_KIND_RECIPROCAL_RANK: ChangeKind.ValueType  # 17
+"""The mean reciprocal rank."""
+CHANGE_KIND_RECALL: ChangeKind.ValueType  # 18
+"""The recall."""
+CHANGE_KIND_MEDIAN_TIME: ChangeKind.ValueType  # 19
+"""The median time of a search, in seconds; only shown."""
+Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 class _EvaluationMeasure:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -124,6 +217,8 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     """No system finds any answer, so the answers tell nothing about the systems."""
     FINDING_KIND_FEW_QUERIES: _FindingKind.ValueType  # 15
     """There are so few queries that no difference could be called real."""
+    FINDING_KIND_DRIFT: _FindingKind.ValueType  # 16
+    """Something has changed for the worse since the earlier evaluation."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
     """FindingKind is a kind of EvaluationFinding."""
@@ -160,6 +255,8 @@ FINDING_KIND_NOTHING_FOUND: FindingKind.ValueType  # 14
 """No system finds any answer, so the answers tell nothing about the systems."""
 FINDING_KIND_FEW_QUERIES: FindingKind.ValueType  # 15
 """There are so few queries that no difference could be called real."""
+FINDING_KIND_DRIFT: FindingKind.ValueType  # 16
+"""Something has changed for the worse since the earlier evaluation."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final
@@ -180,6 +277,7 @@ class EvaluateCollectionRequest(_message.Message):
     WANTED_RECALL_FIELD_NUMBER: _builtins.int
     SUGGEST_ALPHA_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     limit: _builtins.int
@@ -228,6 +326,12 @@ class EvaluateCollectionRequest(_message.Message):
     def scope(self) -> _scope_pb2.Scope:
         """Optional. Whose objects, and how many replicas must answer."""
 
+    @_builtins.property
+    def earlier(self) -> Global___EvaluationReport:
+        """Optional. The report of an earlier evaluation, as it came, with which to compare this one. It must be of the same collection, tenant,
+        kind of queries, limit, spaces and format, and have read all vectors, as this one must (INVALID_INPUT). Default: no comparison.
+        """
+
     def __init__(
         self,
         *,
@@ -243,10 +347,11 @@ class EvaluateCollectionRequest(_message.Message):
         wanted_recall: _builtins.float | None = ...,
         suggest_alpha: _builtins.bool = ...,
         scope: _scope_pb2.Scope | None = ...,
+        earlier: Global___EvaluationReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "captions", b"captions", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "wanted_recall", b"wanted_recall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "captions", b"captions", "earlier", b"earlier", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "wanted_recall", b"wanted_recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "allow_ef_change", b"allow_ef_change", "captions", b"captions", "collection", b"collection", "limit", b"limit", "max_objects", b"max_objects", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "skip_index_recall", b"skip_index_recall", "suggest_alpha", b"suggest_alpha", "systems", b"systems", "wanted_recall", b"wanted_recall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "allow_ef_change", b"allow_ef_change", "captions", b"captions", "collection", b"collection", "earlier", b"earlier", "limit", b"limit", "max_objects", b"max_objects", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "skip_index_recall", b"skip_index_recall", "suggest_alpha", b"suggest_alpha", "systems", b"systems", "wanted_recall", b"wanted_recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__wanted_recall: _TypeAlias = _typing.Literal["wanted_recall"]  # noqa: Y015
     _WhichOneofArgType__wanted_recall: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall"]  # noqa: Y015
@@ -546,6 +651,8 @@ class Evaluation(_message.Message):
     EMBEDDING_TIME_FIELD_NUMBER: _builtins.int
     SEARCHES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     query_count: _builtins.int
     """The number of queries."""
     object_count: _builtins.int
@@ -594,6 +701,14 @@ class Evaluation(_message.Message):
     def time(self) -> _duration_pb2.Duration:
         """How long all took."""
 
+    @_builtins.property
+    def report(self) -> Global___EvaluationReport:
+        """What a later evaluation can be compared with."""
+
+    @_builtins.property
+    def drift(self) -> Global___Drift:
+        """How it differs from `earlier`; unset without that."""
+
     def __init__(
         self,
         *,
@@ -612,14 +727,163 @@ class Evaluation(_message.Message):
         embedding_time: _duration_pb2.Duration | None = ...,
         searches: _builtins.int = ...,
         time: _duration_pb2.Duration | None = ...,
+        report: Global___EvaluationReport | None = ...,
+        drift: Global___Drift | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "ef", b"ef", "embedding_time", b"embedding_time", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "drift", b"drift", "ef", b"ef", "embedding_time", b"embedding_time", "report", b"report", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "comparisons", b"comparisons", "ef", b"ef", "embedded_inputs", b"embedded_inputs", "embedding_time", b"embedding_time", "findings", b"findings", "limit", b"limit", "main_measure", b"main_measure", "object_count", b"object_count", "queries", b"queries", "query_count", b"query_count", "searches", b"searches", "systems", b"systems", "time", b"time", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "comparisons", b"comparisons", "drift", b"drift", "ef", b"ef", "embedded_inputs", b"embedded_inputs", "embedding_time", b"embedding_time", "findings", b"findings", "limit", b"limit", "main_measure", b"main_measure", "object_count", b"object_count", "queries", b"queries", "query_count", b"query_count", "report", b"report", "searches", b"searches", "systems", b"systems", "time", b"time", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class EvaluationReport(_message.Message):
+    """EvaluationReport is what of an evaluation is compared with a later one. Keep it, and send it as it came."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    QUERY_SET_FIELD_NUMBER: _builtins.int
+    QUERY_COUNT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    SYSTEMS_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    format: _builtins.int
+    """Its format: 1. One of another format cannot be compared (INVALID_INPUT)."""
+    collection: _builtins.str
+    """The collection's own name."""
+    tenant: _builtins.str
+    """Whose objects; empty if the collection has no tenants."""
+    query_set: _builtins.str
+    """The member of query_set that was searched by: `objects`, `captions` or `queries`."""
+    query_count: _builtins.int
+    """The number of queries."""
+    limit: _builtins.int
+    """The hits that counted."""
+    object_count: _builtins.int
+    """The number of objects of the collection or tenant."""
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the evaluation ended."""
+
+    @_builtins.property
+    def systems(self) -> _containers.RepeatedCompositeFieldContainer[Global___SystemResult]:
+        """The systems. At most 20."""
+
+    @_builtins.property
+    def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorCounts]:
+        """What reading all vectors showed, with summaries. At most 20."""
+
+    def __init__(
+        self,
+        *,
+        format: _builtins.int = ...,
+        collection: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        query_set: _builtins.str = ...,
+        query_count: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        object_count: _builtins.int = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        systems: _abc.Iterable[Global___SystemResult] | None = ...,
+        vectors: _abc.Iterable[Global___VectorCounts] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "end_time", b"end_time", "format", b"format", "limit", b"limit", "object_count", b"object_count", "query_count", b"query_count", "query_set", b"query_set", "systems", b"systems", "tenant", b"tenant", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationReport: _TypeAlias = EvaluationReport  # noqa: Y015
+
+@_typing.final
+class Drift(_message.Message):
+    """Drift says how an evaluation differs from an earlier one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When the earlier one ended."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
+        """All that was compared."""
+
+    def __init__(
+        self,
+        *,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        changes: _abc.Iterable[Global___Change] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drift: _TypeAlias = Drift  # noqa: Y015
+
+@_typing.final
+class Change(_message.Message):
+    """Change is one difference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    CHANCE_FIELD_NUMBER: _builtins.int
+    REAL_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    kind: Global___ChangeKind.ValueType
+    """What differs."""
+    subject: _builtins.str
+    """The named vector or the system; empty for the collection itself."""
+    before: _builtins.float
+    """The earlier value. Unset where only the difference has one."""
+    now: _builtins.float
+    """Today's value, or the difference."""
+    chance: _builtins.float
+    """How often chance alone makes a difference as large, 0 to 1. Unset where there is no chance in it, and for what is only shown."""
+    real: _builtins.bool
+    """Whether it is more than chance: `chance` is under 0.01, divided by the number of differences that have one."""
+    message: _builtins.str
+    """What it means and what to do, if it is real and for the worse. `findings` has these, too."""
+    def __init__(
+        self,
+        *,
+        kind: Global___ChangeKind.ValueType = ...,
+        subject: _builtins.str = ...,
+        before: _builtins.float | None = ...,
+        now: _builtins.float = ...,
+        chance: _builtins.float | None = ...,
+        real: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "_chance", b"_chance", "before", b"before", "chance", b"chance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "_chance", b"_chance", "before", b"before", "chance", b"chance", "kind", b"kind", "message", b"message", "now", b"now", "real", b"real", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
+    _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+    _WhichOneofReturnType__chance: _TypeAlias = _typing.Literal["chance"]  # noqa: Y015
+    _WhichOneofArgType__chance: _TypeAlias = _typing.Literal["_chance", b"_chance"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__chance) -> _WhichOneofReturnType__chance | None: ...
+
+Global___Change: _TypeAlias = Change  # noqa: Y015
 
 @_typing.final
 class Estimate(_message.Message):
@@ -705,7 +969,9 @@ class SystemResult(_message.Message):
 
     @_builtins.property
     def measures(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasuredEstimate]:
-        """The measures. The index recall is missing for hybrid searches, for those with a reranker, and where no object has the vector."""
+        """The measures, at most 80 in all systems of a report together. The index recall is missing for hybrid searches, for those with a
+        reranker, and where no object has the vector.
+        """
 
     @_builtins.property
     def mean_time(self) -> _duration_pb2.Duration:
@@ -860,6 +1126,9 @@ class VectorCounts(_message.Message):
     OFF_LENGTH_FIELD_NUMBER: _builtins.int
     HUBS_FIELD_NUMBER: _builtins.int
     QUERY_GAP_FIELD_NUMBER: _builtins.int
+    QUERY_GAP_ERROR_FIELD_NUMBER: _builtins.int
+    SPACE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The named vector."""
     objects: _builtins.int
@@ -883,6 +1152,14 @@ class VectorCounts(_message.Message):
     images, texts lie apart from images; so distances of searches by text and by image cannot be compared. Unset where the queries are
     the vectors of objects.
     """
+    query_gap_error: _builtins.float
+    """The standard error of query_gap, at most."""
+    space: _builtins.str
+    """The space of the named vector; empty if unknown."""
+    @_builtins.property
+    def summary(self) -> Global___VectorSummary:
+        """What a later evaluation compares with. Only in reports; unset if no object has the vector."""
+
     def __init__(
         self,
         *,
@@ -895,16 +1172,53 @@ class VectorCounts(_message.Message):
         off_length: _builtins.int = ...,
         hubs: _builtins.int = ...,
         query_gap: _builtins.float | None = ...,
+        query_gap_error: _builtins.float = ...,
+        space: _builtins.str = ...,
+        summary: Global___VectorSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_query_gap", b"_query_gap", "query_gap", b"query_gap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_query_gap", b"_query_gap", "query_gap", b"query_gap", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_query_gap", b"_query_gap", "doubled", b"doubled", "hubs", b"hubs", "missing", b"missing", "name", b"name", "objects", b"objects", "off_length", b"off_length", "other_length", b"other_length", "query_gap", b"query_gap", "zero", b"zero"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_query_gap", b"_query_gap", "doubled", b"doubled", "hubs", b"hubs", "missing", b"missing", "name", b"name", "objects", b"objects", "off_length", b"off_length", "other_length", b"other_length", "query_gap", b"query_gap", "query_gap_error", b"query_gap_error", "space", b"space", "summary", b"summary", "zero", b"zero"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__query_gap: _TypeAlias = _typing.Literal["query_gap"]  # noqa: Y015
     _WhichOneofArgType__query_gap: _TypeAlias = _typing.Literal["_query_gap", b"_query_gap"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__query_gap) -> _WhichOneofReturnType__query_gap | None: ...
 
 Global___VectorCounts: _TypeAlias = VectorCounts  # noqa: Y015
+
+@_typing.final
+class VectorSummary(_message.Message):
+    """VectorSummary is a summary of vectors, all scaled to unit length, by which two states of them are compared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CENTRE_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    LENGTHS_FIELD_NUMBER: _builtins.int
+    PROJECTIONS_FIELD_NUMBER: _builtins.int
+    centre: _builtins.bytes
+    """The mean of all vectors: little-endian float32."""
+    digests: _builtins.bytes
+    """Digests of the ids of up to 500 objects, those with the smallest ones: little-endian uint64, ascending."""
+    lengths: _builtins.bytes
+    """The lengths of these objects' vectors as they are stored: little-endian float32."""
+    projections: _builtins.bytes
+    """Their projections on 32 directions, which are always the same, object after object: little-endian float32."""
+    def __init__(
+        self,
+        *,
+        centre: _builtins.bytes = ...,
+        digests: _builtins.bytes = ...,
+        lengths: _builtins.bytes = ...,
+        projections: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["centre", b"centre", "digests", b"digests", "lengths", b"lengths", "projections", b"projections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VectorSummary: _TypeAlias = VectorSummary  # noqa: Y015
 
 @_typing.final
 class EvaluationFinding(_message.Message):
@@ -915,22 +1229,26 @@ class EvaluationFinding(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
     kind: Global___FindingKind.ValueType
     """What kind it is of."""
     system: _builtins.str
     """The system; empty for the collection itself."""
     message: _builtins.str
     """What was found, and what to do."""
+    fault: _builtins.bool
+    """Whether something is broken. Otherwise it is good to know."""
     def __init__(
         self,
         *,
         kind: Global___FindingKind.ValueType = ...,
         system: _builtins.str = ...,
         message: _builtins.str = ...,
+        fault: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "kind", b"kind", "message", b"message", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,11 +1,13 @@
 """Whether an evaluation fits its collection and this server."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
 from service.access import Permission, calling_account, check_permission
 from service.core.embedder_pool import EmbedderPool
+from service.core.evaluating.drift import Report
+from service.core.evaluating.truth import VectorCounts
 from service.core.reranker_pool import RerankerPool
 from service.core.searching.checks import check_keywords, default_target
 from service.core.searching.reranking import check_reranking
@@ -72,6 +74,58 @@ def check_wishes(
         path = QUERIES_PATH[type(wishes.queries)]
         violations.require(measured, path, "have no known answers, and index recall is left out: nothing is measured")
     return targets
+
+
+def check_earlier(
+    collection: Collection, wishes: EvaluationWishes, targets: Sequence[NamedVector], earlier: Report
+) -> None:
+    """Check that an evaluation can be compared with an earlier one.
+
+    Raises:
+        InvalidRequest: that was of something else; all violations are listed.
+    """
+    query_set = QUERIES_PATH[type(wishes.queries)]
+    pairs = {
+        "collection": (earlier.collection, collection.name),
+        "tenant": (earlier.tenant, wishes.scope.tenant),
+        "query_set": (earlier.query_set, query_set),
+        "limit": (earlier.limit, wishes.limit),
+    }
+    with collecting() as violations:
+        for name, (before, now) in pairs.items():
+            message = f"is {before!r}, and here it is {now!r}; only evaluations of the same can be compared"
+            violations.require(before == now, f"earlier.{name}", message)
+        message = "is compared by all vectors; do not leave the index recall out"
+        violations.require(wishes.index_recall, "earlier", message)
+        now = {each.name: each.space.id if each.space else "" for each in targets}
+        both = [name for name in now if name in earlier.vectors]
+        message = f"has counts of none of the vectors {', '.join(now)}; evaluate the same ones, with the index recall"
+        violations.require(both, "earlier.vectors", message)
+        for name in both:
+            space = earlier.vectors[name].space
+            message = (
+                f"has vector {name!r} in space {space!r}, and its space is {now[name]!r} now; vectors of different "
+                "spaces cannot be compared. Take today's evaluation for later comparisons"
+            )
+            violations.require(space == now[name], "earlier.vectors", message)
+
+
+def check_lengths(earlier: Report, counts: Mapping[str, VectorCounts]) -> None:
+    """Check that vectors have as many values as those of an earlier evaluation.
+
+    Raises:
+        InvalidRequest: they have not.
+    """
+    with collecting() as violations:
+        for name, today in counts.items():
+            before = earlier.vectors.get(name)
+            if before is not None and before.summary is not None and today.summary is not None:
+                old, new = len(before.summary.centre), len(today.summary.centre)
+                message = (
+                    f"has {old} values in vector {name!r}, and it has {new} now; take today's evaluation for later "
+                    "comparisons"
+                )
+                violations.require(old == new, "earlier.vectors", message)
 
 
 def with_ids(collection: Collection, wishes: EvaluationWishes) -> EvaluationWishes:

@@ -3,12 +3,22 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from service.core.embedder_pool import EmbedderPool
 from service.core.evaluating.answers import Lacking, lacking_answers
-from service.core.evaluating.checks import check_reader, check_wishes, measures_index, with_ids
+from service.core.evaluating.checks import (
+    QUERIES_PATH,
+    check_earlier,
+    check_lengths,
+    check_reader,
+    check_wishes,
+    measures_index,
+    with_ids,
+)
+from service.core.evaluating.drift import Report, drift_between
 from service.core.evaluating.index_ef import EfChanges
 from service.core.evaluating.measures import Measure, check_measures, measure
 from service.core.evaluating.queries import QueryMaker, QuerySet
@@ -22,6 +32,7 @@ from service.core.evaluating.results import (
     findings_of_answers,
     findings_of_comparisons,
     findings_of_counts,
+    findings_of_drift,
     findings_of_queries,
     findings_of_system,
 )
@@ -58,13 +69,16 @@ class Evaluator:
         self._turn = asyncio.Lock()
         self._efs = EfChanges(store)
 
-    async def evaluate(self, wishes: EvaluationWishes, tell: Tell, api_key: str | None = None) -> Evaluation:
+    async def evaluate(
+        self, wishes: EvaluationWishes, tell: Tell, api_key: str | None = None, *, earlier: Report | None = None
+    ) -> Evaluation:
         """Return how well a collection is searched.
 
         Args:
             wishes: what to evaluate.
             tell: tells the caller how far it is.
             api_key: the caller's own key for NIMs; None for this server's.
+            earlier: what to compare it with; None for nothing.
 
         Raises:
             PermissionDenied: the client may not search, and the evaluation shows texts or values of objects.
@@ -86,10 +100,13 @@ class Evaluator:
             await self._efs.settled()
             collection = self._embedders.resolve(await self._store.get_collection(wishes.collection))
             targets = check_wishes(collection, wishes, self._embedders, self._rerankers)
+            if earlier is not None:
+                check_earlier(collection, wishes, targets, earlier)
             wishes = await asyncio.to_thread(with_ids, collection, wishes)
             task = Task(collection, wishes.scope, tell, api_key)
             course = _Course(self._store, self._embedders, self._rerankers, wishes, task, efs=self._efs)
-            return await course.run(targets)
+            found = await course.run(targets)
+            return found if earlier is None else await asyncio.to_thread(_with_drift, found, earlier)
 
     async def close(self) -> None:
         """Wait until indexes that were changed have their former ef again, for a few seconds at most."""
@@ -159,6 +176,9 @@ class _Course:
         results = await asyncio.to_thread(_results, runs, values)
         comparisons = await asyncio.to_thread(_comparisons, wishes.systems, values)
         return Evaluation(
+            collection=self._task.collection.name,
+            tenant=wishes.scope.tenant,
+            query_set=QUERIES_PATH[type(wishes.queries)],
             queries=len(queries.queries),
             objects=objects,
             limit=wishes.limit,
@@ -269,6 +289,13 @@ class _Course:
             )
             for name in made_of_it
         ]
+
+
+def _with_drift(found: Evaluation, earlier: Report) -> Evaluation:
+    """Return an evaluation with how it differs from an earlier one."""
+    check_lengths(earlier, found.counts)
+    drift = drift_between(earlier, found.report())
+    return replace(found, drift=drift, findings=[*found.findings, *findings_of_drift(drift)])
 
 
 def _results(runs: Sequence[Run], values: Sequence[dict[Measure, Values]]) -> list[SystemResult]:

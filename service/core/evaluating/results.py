@@ -1,11 +1,13 @@
 """What an evaluation finds, and the words for it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 from uuid import UUID
 
 from service.core.evaluating.answers import Lacking
+from service.core.evaluating.drift import Drift, Report, SystemReport
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.queries import Query
 from service.core.evaluating.statistics import Difference, Estimate, fewest_queries
@@ -38,6 +40,20 @@ class FindingKind(Enum):
     ANSWERS_MISSING = 13
     NOTHING_FOUND = 14
     FEW_QUERIES = 15
+    DRIFT = 16
+
+
+REMARKS = frozenset(
+    {
+        FindingKind.WORSE,
+        FindingKind.CAPTION_IN_VECTOR,
+        FindingKind.GAP,
+        FindingKind.ANSWERS_MISSING,
+        FindingKind.NOTHING_FOUND,
+        FindingKind.FEW_QUERIES,
+    }
+)
+"""What is good to know of the evaluation, and no fault of the collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,11 @@ class Finding:
     kind: FindingKind
     system: str
     message: str
+
+    @property
+    def fault(self) -> bool:
+        """Whether something is broken."""
+        return self.kind not in REMARKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +122,9 @@ class Evaluation:
     """What an evaluation finds.
 
     Attributes:
+        collection: the collection's own name.
+        tenant: whose objects; empty if the collection has no tenants.
+        query_set: which kind of queries there were: `objects`, `captions` or `queries`.
         queries: how many there were.
         objects: how many objects the collection or tenant has.
         limit: hits that count.
@@ -116,8 +140,13 @@ class Evaluation:
         embedding_s: how long that took, in seconds.
         searches: searches of all systems, and of suggestions.
         seconds: how long all took.
+        time: when it ended.
+        drift: how it differs from an earlier evaluation; None if there was none.
     """
 
+    collection: str
+    tenant: str
+    query_set: str
     queries: int
     objects: int
     limit: int
@@ -133,6 +162,31 @@ class Evaluation:
     embedding_s: float
     searches: int
     seconds: float
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    drift: Drift | None = None
+
+    def report(self) -> Report:
+        """Return what of it is compared with that of another one."""
+        systems = {
+            each.system.name: SystemReport(each.measures, each.lost, each.searches, each.median_s)
+            for each in self.systems
+        }
+        return Report(
+            self.time,
+            self.collection,
+            self.tenant,
+            self.query_set,
+            queries=self.queries,
+            limit=self.limit,
+            objects=self.objects,
+            systems=systems,
+            vectors=self.counts,
+        )
+
+
+def findings_of_drift(drift: Drift) -> list[Finding]:
+    """Return what has changed for the worse."""
+    return [Finding(FindingKind.DRIFT, "", each.message) for each in drift.changes if each.message]
 
 
 def findings_of_system(result: SystemResult, objects: int, limit: int) -> list[Finding]:

@@ -14,6 +14,7 @@ from service.core.evaluating.exact import Nearest, every_object, rows_of
 from service.core.evaluating.queries import QuerySet
 from service.core.evaluating.searching import Run
 from service.core.evaluating.statistics import Values
+from service.core.evaluating.summary import Summarizer, VectorSummary
 from service.core.evaluating.task import Stage, Task
 from service.domain import NamedVector, ReturnFields, StoredObject
 from service.store.base import Store
@@ -43,8 +44,12 @@ class VectorCounts:
         hubs: those that are among the nearest of so many queries that they stand in the way of others.
         gap: how far the centre of the queries' vectors is from that of the objects', all scaled to unit length; None
             where the queries are such vectors themselves.
+        gap_error: the standard error of gap, at most.
+        space: the space of the named vector; empty if unknown.
+        summary: of all its vectors, for a later comparison; None if there were none.
     """
 
+    space: str = ""
     objects: int = 0
     missing: int = 0
     zero: int = 0
@@ -53,16 +58,19 @@ class VectorCounts:
     off_length: int = 0
     hubs: int = 0
     gap: float | None = None
-    _centre: Vector | None = None
+    gap_error: float = 0.0
+    summary: VectorSummary | None = None
+    _summarizer: Summarizer = field(default_factory=Summarizer)
     _hashes: "array[int]" = field(default_factory=lambda: array("q"))
 
-    def add(self, page: Sequence[StoredObject], name: str, rows: Vector) -> None:
+    def add(self, page: Sequence[StoredObject], name: str, ids: Sequence[UUID], rows: Vector) -> None:
         """Count the objects of a page.
 
         Args:
             page: the objects.
             name: the named vector.
-            rows: float32, shape (objects, dimension): their vectors as long as the queries' and other than zeros.
+            ids: those that have vectors as long as the queries' and other than zeros.
+            rows: float32, shape (ids, dimension): these vectors.
         """
         dimension = rows.shape[1]
         for each in page:
@@ -78,8 +86,7 @@ class VectorCounts:
                 self._hashes.append(hash(vector.tobytes()))
         lengths = np.linalg.norm(rows, axis=1)
         self.off_length += int((np.abs(lengths - 1) > MAX_LENGTH_ERROR).sum())
-        total = (rows / lengths[:, None]).sum(axis=0)
-        self._centre = total if self._centre is None else self._centre + total
+        self._summarizer.add(ids, rows)
 
     def end(self, nearest: Nearest, queries: Vector | None) -> None:
         """Count what only all of them show, after the last page.
@@ -95,9 +102,18 @@ class VectorCounts:
         fair = count * limit / max(1, len(self._hashes))
         most = max(HUB_SHARE * count, HUB_TIMES * fair)
         self.hubs = sum(each > most and each >= HUB_LEAST for each in often.values())
-        if queries is not None and self._centre is not None and len(self._hashes):
-            scaled = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-            self.gap = float(np.linalg.norm(scaled.mean(axis=0) - self._centre / len(self._hashes)))
+        self.summary = self._summarizer.summary()
+        if queries is not None and self.summary is not None:
+            self._measure_gap(queries, self.summary.centre)
+
+    def _measure_gap(self, queries: Vector, centre: Vector) -> None:
+        scaled = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        across = scaled.mean(axis=0) - centre
+        self.gap = float(np.linalg.norm(across))
+        along = scaled @ (across / (self.gap or 1))
+        # The variance of unit vectors is what their centre lacks of length 1, in all directions together.
+        of_objects = max(0.0, 1 - float(centre @ centre)) / len(self._hashes)
+        self.gap_error = float(np.sqrt(along.var() / len(queries) + of_objects))
 
 
 class IndexTruth:
@@ -132,7 +148,7 @@ class IndexTruth:
             vectors = queries.vectors[each.name]
             # Scaling the vectors of the most queries takes longer than the event loop may be kept.
             self._nearest[each.name] = await asyncio.to_thread(Nearest, each.distance, vectors, limit, own)
-            self.counts[each.name] = VectorCounts()
+            self.counts[each.name] = VectorCounts(each.space.id if each.space else "")
         done, fields = 0, ReturnFields(vectors=list(self._nearest))
         async for page in every_object(self._store, self._collection, fields, self._scope):
             await asyncio.to_thread(self._add, page, queries.vectors)
@@ -147,7 +163,7 @@ class IndexTruth:
             ids, rows = rows_of(page, name, queries[name].shape[1])
             if ids:
                 nearest.add(ids, rows)
-            self.counts[name].add(page, name, rows)
+            self.counts[name].add(page, name, ids, rows)
 
     def has_any(self, name: str) -> bool:
         """Return whether anything can be found in a named vector: whether objects have it, and not only zeros in it."""

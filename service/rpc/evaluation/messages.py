@@ -1,13 +1,18 @@
 """What an evaluation finds, as messages."""
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+import numpy as np
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from service.core.evaluating.drift import Drift
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.results import Evaluation, QueryResult, SystemResult
 from service.core.evaluating.statistics import Estimate
+from service.core.evaluating.summary import VectorSummary
+from service.core.evaluating.truth import VectorCounts
 from service.domain import System
 from vecgate.v1 import evaluation_service_pb2 as pb
 
@@ -17,6 +22,9 @@ MEASURES: "dict[Measure, pb.EvaluationMeasure.ValueType]" = {
     Measure.RECIPROCAL_RANK: pb.EVALUATION_MEASURE_RECIPROCAL_RANK,
     Measure.RECALL: pb.EVALUATION_MEASURE_RECALL,
 }
+FORMAT = 1
+"""Of what later evaluations compare with. An earlier one of another format is refused."""
+
 MAX_TEXT_CHARS = 200
 """Of the words of a query in the result."""
 
@@ -34,6 +42,8 @@ def evaluation_to_pb(found: Evaluation) -> pb.Evaluation:
         embedding_time=_duration(found.embedding_s),
         searches=found.searches,
         time=_duration(found.seconds),
+        report=_report(found),
+        drift=None if found.drift is None else _drift(found.drift),
     )
     for each in found.comparisons:
         message.comparisons.add(
@@ -43,23 +53,73 @@ def evaluation_to_pb(found: Evaluation) -> pb.Evaluation:
             chance=each.difference.chance,
             real=each.difference.real,
         )
-    for name, counts in found.counts.items():
-        message.vectors.add(
-            name=name,
-            objects=counts.objects,
-            missing=counts.missing,
-            zero=counts.zero,
-            other_length=counts.other_length,
-            doubled=counts.doubled,
-            off_length=counts.off_length,
-            hubs=counts.hubs,
-            query_gap=counts.gap,
-        )
+    message.vectors.extend(_vector_counts(name, counts) for name, counts in found.counts.items())
     for finding in found.findings:
         kind = pb.FindingKind.Value(f"FINDING_KIND_{finding.kind.name}")
-        message.findings.add(kind=kind, system=finding.system, message=finding.message)
+        message.findings.add(kind=kind, system=finding.system, message=finding.message, fault=finding.fault)
     _add_suggestions(message, found)
     return message
+
+
+def _report(found: Evaluation) -> pb.EvaluationReport:
+    message = pb.EvaluationReport(
+        format=FORMAT,
+        collection=found.collection,
+        tenant=found.tenant,
+        query_set=found.query_set,
+        query_count=found.queries,
+        limit=found.limit,
+        object_count=found.objects,
+        end_time=_timestamp(found.time),
+        systems=map(_system_result, found.systems),
+    )
+    for name, counts in found.counts.items():
+        each = message.vectors.add()
+        each.CopyFrom(_vector_counts(name, counts))
+        if counts.summary is not None:
+            each.summary.CopyFrom(_summary(counts.summary))
+    return message
+
+
+def _vector_counts(name: str, counts: VectorCounts) -> pb.VectorCounts:
+    return pb.VectorCounts(
+        name=name,
+        objects=counts.objects,
+        missing=counts.missing,
+        zero=counts.zero,
+        other_length=counts.other_length,
+        doubled=counts.doubled,
+        off_length=counts.off_length,
+        hubs=counts.hubs,
+        query_gap=counts.gap,
+        query_gap_error=counts.gap_error,
+        space=counts.space,
+    )
+
+
+def _summary(summary: VectorSummary) -> pb.VectorSummary:
+    return pb.VectorSummary(
+        centre=summary.centre.astype("<f4").tobytes(),
+        digests=summary.digests.astype("<u8").tobytes(),
+        lengths=summary.lengths.astype("<f4").tobytes(),
+        projections=np.ascontiguousarray(summary.projections, "<f4").tobytes(),
+    )
+
+
+def _drift(drift: Drift) -> pb.Drift:
+    changes = [
+        pb.Change(
+            kind=pb.ChangeKind.Value(f"CHANGE_KIND_{each.kind.name}"),
+            subject=each.subject,
+            before=each.before,
+            now=each.now,
+            chance=each.chance,
+            real=each.real,
+            message=each.message,
+        )
+        for each in drift.changes
+    ]
+    return pb.Drift(since=_timestamp(drift.since), changes=changes)
 
 
 def _add_suggestions(message: pb.Evaluation, found: Evaluation) -> None:
@@ -125,6 +185,12 @@ def _query_result(result: QueryResult) -> pb.QueryResult:
 
 def _estimate(estimate: Estimate) -> pb.Estimate:
     return pb.Estimate(mean=estimate.mean, low=estimate.low, high=estimate.high)
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
 
 
 def _duration(seconds: float) -> Duration:

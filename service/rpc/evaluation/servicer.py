@@ -8,6 +8,7 @@ import grpc
 from service.core.evaluating.evaluator import Evaluator
 from service.core.evaluating.task import Stage
 from service.core.pictures import NO_PICTURES, Pictures
+from service.rpc.evaluation.earlier import parse_earlier
 from service.rpc.evaluation.messages import evaluation_to_pb
 from service.rpc.evaluation.request import parse_evaluation
 from service.rpc.shared.images import fetch_all_images, images_in
@@ -37,7 +38,7 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
         # Not all of the request is walked: its answers are many, and have no images.
         inputs = ((f"queries.queries[{n}].input", each.input) for n, each in enumerate(request.queries.queries))
         await fetch_all_images(self._pictures, (found for path, each in inputs for found in images_in(each, path)))
-        wishes = parse_evaluation(request)
+        wishes, earlier = parse_evaluation(request), parse_earlier(request)
         told_s = 0.0
 
         async def tell(stage: Stage, done: int, total: int) -> None:
@@ -51,5 +52,5 @@ class EvaluationServicer(pb_grpc.EvaluationServiceServicer):
             )
             await context.write(pb.EvaluateCollectionResponse(progress=progress))
 
-        found = await self._evaluator.evaluate(wishes, tell, self._keys.of(context))
+        found = await self._evaluator.evaluate(wishes, tell, self._keys.of(context), earlier=earlier)
         await context.write(pb.EvaluateCollectionResponse(evaluation=evaluation_to_pb(found)))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Self
 
+from service.core.evaluating.summary import DIRECTIONS, MAX_SUMMARY_OBJECTS
 from service.settings import LimitSettings
 
 MAX_VALUES = 100_000
@@ -98,6 +99,9 @@ def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "ProjectObjectsRequest.properties": Bound(20),
         "ProjectObjectsRequest.inputs": Bound(20, "BATCH_TOO_LARGE"),
         "EvaluateCollectionRequest.systems": Bound(20),
+        "EvaluationReport.systems": Bound(20),
+        "EvaluationReport.vectors": Bound(20),
+        "SystemResult.measures": Bound(80),
         "WrittenQueries.queries": Bound(1000, "BATCH_TOO_LARGE"),
         "WrittenQuery.answers": Bound(20_000),
         "NearVector.target_vectors": vectors,
@@ -130,6 +134,10 @@ def string_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "Image.content": Bound(max(IMAGE_BYTES, limits.max_image_bytes), "IMAGE_TOO_LARGE"),
         "Image.uri": Bound(URI_BYTES, "IMAGE_URI_NOT_ALLOWED"),
         "Vector.data": Bound(4 * MAX_DIMENSION, "INVALID_VECTOR"),
+        "VectorSummary.centre": Bound(4 * MAX_DIMENSION),
+        "VectorSummary.digests": Bound(8 * MAX_SUMMARY_OBJECTS),
+        "VectorSummary.lengths": Bound(4 * MAX_SUMMARY_OBJECTS),
+        "VectorSummary.projections": Bound(4 * MAX_SUMMARY_OBJECTS * DIRECTIONS),
         "Collection.description": Bound(KEYWORDS_BYTES),
         "Property.description": Bound(4096),
         "VectorConfig.base_url": Bound(4096),

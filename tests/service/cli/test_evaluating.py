@@ -293,3 +293,56 @@ async def test_if_better_needs_answers_and_another_vector(moving: Wire) -> None:
     assert "needs known answers" in without.output
     assert "there is nothing to compare old with" in same.output
     assert "name it" in unnamed.output
+
+
+async def test_an_earlier_evaluation_is_compared_with_in_the_table_in_json_and_on_the_page(
+    moving: Wire, tmp_path: Path
+) -> None:
+    earlier, page = tmp_path / "earlier.json", tmp_path / "page.html"
+    evaluate = ("evaluate", "Things", "--system", "vector=old")
+    earlier.write_text(json.dumps(printed(await run(moving, *evaluate, "--json"))))
+    same = await run(moving, *evaluate, "--against", str(earlier))
+    within = moving.store._objects["Things"]
+    for id_ in IDS:
+        within[id_].vectors = {**within[id_].vectors, "old": within[id_].vectors["new"]}
+    for id_ in IDS[:20]:
+        within[id_].vectors.pop("old")
+
+    table = await run(moving, *evaluate, "--against", str(earlier), "--html", str(page))
+    again = printed(await run(moving, *evaluate, "--against", str(earlier), "--json"))
+
+    assert same.exit_code == 0, same.output
+    assert "Compared with the evaluation of 20" in same.output
+    assert "more than chance" not in same.output
+    assert "may be chance" in same.output
+    (missing,) = (line for line in table.output.splitlines() if "without the vector" in line)
+    assert "more than chance" in missing
+    assert "0.00%" in missing
+    assert "33.33%" in missing
+    assert "of the same objects have another vector than before" in table.output
+    html = page.read_text(encoding="utf-8")
+    assert "Compared with the evaluation of 20" in html
+    assert "same objects with another vector" in html
+    changed = {each["kind"]: each for each in again["drift"]["changes"]}
+    assert changed["CHANGE_KIND_SAME_OBJECTS"]["now"] == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"objects": 3}', '{"report": {"format": "x"}}', '{"report": 1}'])
+async def test_a_file_that_is_no_evaluation_is_refused(moving: Wire, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "earlier.json"
+    file.write_text(content)
+
+    result = await run(moving, "evaluate", "Things", "--against", str(file))
+
+    assert result.exit_code == 2
+    assert "has no report to compare with" in result.output
+
+
+async def test_an_evaluation_of_another_vector_is_refused(moving: Wire, tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(json.dumps(printed(await run(moving, "evaluate", "Things", "--system", "vector=old", "--json"))))
+
+    result = await run(moving, "evaluate", "Things", "--system", "vector=new", "--against", str(earlier))
+
+    assert result.exit_code == 1
+    assert "has counts of none of the vectors new" in result.output

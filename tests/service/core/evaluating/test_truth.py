@@ -18,7 +18,7 @@ def test_an_object_is_a_hub_only_if_ten_queries_find_it(queries: int, hubs: int)
     nearest = Nearest(Distance.COSINE, np.repeat(vectors[:1], queries, axis=0), 1, [None] * queries)
     nearest.add([each.id for each in objects], vectors)
     counts = VectorCounts()
-    counts.add(objects, "default", vectors)
+    counts.add(objects, "default", [each.id for each in objects], vectors)
 
     counts.end(nearest, None)
 

@@ -539,3 +539,96 @@ async def test_long_words_of_a_query_are_cut_in_the_result(wire: Wire) -> None:
     found = await evaluate(wire, queries={"queries": written}, limit=1)
 
     assert [each.text for each in found.queries] in ([], ["x" * 200])
+
+
+async def reported(wire: Wire) -> pb.EvaluationReport:
+    return (await evaluate(wire, objects={"sample_size": 40})).report
+
+
+def differing(found: pb.Evaluation) -> set[str]:
+    """Return what differs for the worse."""
+    return {pb.ChangeKind.Name(each.kind).removeprefix("CHANGE_KIND_") for each in found.drift.changes if each.message}
+
+
+async def test_an_unchanged_collection_has_no_drift(wire: Wire) -> None:
+    await crowd(wire)
+    earlier = await reported(wire)
+
+    found = await evaluate(wire, objects={"sample_size": 40}, earlier=earlier)
+
+    assert len(found.drift.changes) > 10
+    assert not any(each.real for each in found.drift.changes)
+    assert found.drift.since == earlier.end_time
+    assert kinds(found) == []
+    assert (earlier.collection, earlier.query_set, earlier.vectors[0].space) == ("Pictures", "objects", "fake")
+    assert not found.vectors[0].HasField("summary")
+
+
+async def test_another_models_vectors_and_lost_objects_are_faults_of_drift(wire: Wire) -> None:
+    ids = await crowd(wire)
+    earlier = await reported(wire)
+    within, random = wire.store._objects["Pictures"], np.random.default_rng(1)
+    for id_ in ids[:10]:
+        del within[id_]
+    for id_ in ids[10:]:
+        within[id_].vectors = {"default": random.standard_normal(8).astype(np.float32)}
+
+    found = await evaluate(wire, objects={"sample_size": 40}, earlier=earlier)
+
+    assert {"OBJECT_COUNT", "SAME_OBJECTS", "LENGTHS"} <= differing(found)
+    faults = [each.message for each in found.findings if each.kind == pb.FINDING_KIND_DRIFT]
+    assert faults == [each.message for each in found.drift.changes if each.message]
+    assert all(each.fault for each in found.findings)
+
+
+async def test_what_is_good_to_know_is_no_fault(wire: Wire) -> None:
+    await crowd(wire)
+
+    found = await evaluate(wire, captions={"property": "title"})
+
+    assert [(each.kind, each.fault) for each in found.findings] == [(pb.FINDING_KIND_CAPTION_IN_VECTOR, False)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "paths", "words"),
+    [
+        ({"format": 2}, ["earlier.format"], "is 2, and this version compares evaluations of format 1"),
+        ({"collection": "Others"}, ["earlier.collection"], "is 'Others', and here it is 'Pictures'"),
+        ({"tenant": "a"}, ["earlier.tenant"], "only evaluations of the same"),
+        ({"query_set": "captions", "limit": 5}, ["earlier.query_set", "earlier.limit"], "only evaluations of the same"),
+        ({"vectors": []}, ["earlier.vectors"], "has counts of none of the vectors default"),
+        ({"space": "other"}, ["earlier.vectors"], "in space 'other', and its space is 'fake' now"),
+        ({"centre": bytes(16)}, ["earlier.vectors"], "has 4 values in vector 'default', and it has 8 now"),
+        ({"projections": b"1234"}, ["earlier.vectors[0].summary"], "is damaged"),
+        ({"centre": np.full(8, np.nan, "<f4").tobytes()}, ["earlier.vectors[0].summary"], "is damaged"),
+        ({"missing": 41}, ["earlier.vectors[0]"], "counts more of its objects than there are"),
+        ({"query_gap": float("nan")}, ["earlier.vectors[0].query_gap"], "is no distance"),
+        ({"lost_objects": 41}, ["earlier.systems[0]"], "counts that cannot be"),
+    ],
+)
+async def test_a_report_that_cannot_be_compared_is_refused_in_clear_words(
+    wire: Wire, changed: dict[str, Any], paths: list[str], words: str
+) -> None:
+    await crowd(wire)
+    earlier = await reported(wire)
+    for name, value in changed.items():
+        places = [earlier, *earlier.vectors, earlier.systems[0], *(each.summary for each in earlier.vectors)]
+        place = next(each for each in places if name in each.DESCRIPTOR.fields_by_name)
+        place.ClearField(name)
+        place.MergeFrom(type(place)(**{name: value}))
+
+    failure = await refused(wire, objects={"sample_size": 40}, earlier=earlier)
+
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
+    assert failure.fields == paths
+    assert words in failure.message
+
+
+async def test_drift_needs_the_comparison_with_exact_search(wire: Wire) -> None:
+    await crowd(wire)
+    earlier = await reported(wire)
+    earlier.query_set = "captions"
+
+    failure = await refused(wire, captions={"property": "title"}, skip_index_recall=True, earlier=earlier)
+
+    assert failure.fields == ["earlier"]

@@ -467,6 +467,11 @@ TESTS = {
         "test_long_captions_are_cut_as_the_words_of_a_search_are": ["service.core.evaluating.queries.MAX_WORDS_BYTES"],
         "test_long_words_of_a_query_are_cut_in_the_result": ["service.rpc.evaluation.messages.MAX_TEXT_CHARS"],
     },
+    "service.core.evaluating.test_drift": {
+        "test_the_same_objects_give_the_same_summary_in_whatever_pages_they_come": [
+            "service.core.evaluating.summary.MAX_SUMMARY_OBJECTS"
+        ],
+    },
     "service.core.evaluating.test_exact": {
         "test_all_objects_are_read_in_pages_of_about_the_same_bytes": ["service.core.evaluating.exact.PAGE_BYTES"],
     },

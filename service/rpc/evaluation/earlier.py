@@ -1,0 +1,116 @@
+"""The earlier evaluation in a request, with which the new one is compared."""
+
+import math
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.evaluating.drift import Report, SystemReport
+from service.core.evaluating.statistics import Estimate
+from service.core.evaluating.summary import DIRECTIONS, VectorSummary
+from service.core.evaluating.truth import VectorCounts
+from service.errors import Violations, collecting
+from service.rpc.evaluation.messages import FORMAT, MEASURES
+from vecgate.v1 import evaluation_service_pb2 as pb
+
+KINDS = {value: kind for kind, value in MEASURES.items()}
+
+
+def parse_earlier(request: pb.EvaluateCollectionRequest) -> Report | None:
+    """Return the earlier evaluation of a request; None without one.
+
+    Raises:
+        InvalidRequest: it is of another format, or is none; with all violations.
+    """
+    if not request.HasField("earlier"):
+        return None
+    message = request.earlier
+    with collecting() as violations:
+        if message.format != FORMAT:
+            words = f"is {message.format}, and this version compares evaluations of format {FORMAT}; evaluate again"
+            violations.add("earlier.format", words)
+            return None
+        vectors = {
+            each.name: _counts(each, f"earlier.vectors[{index}]", violations)
+            for index, each in enumerate(message.vectors)
+        }
+        systems = {
+            each.system.name: _system(each, f"earlier.systems[{index}]", violations)
+            for index, each in enumerate(message.systems)
+        }
+    return Report(
+        _time(message),
+        message.collection,
+        message.tenant,
+        message.query_set,
+        queries=message.query_count,
+        limit=message.limit,
+        objects=message.object_count,
+        systems=systems,
+        vectors=vectors,
+    )
+
+
+def _time(message: pb.EvaluationReport) -> datetime:
+    try:
+        return message.end_time.ToDatetime(UTC)
+    except ValueError:
+        # Only shown.
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _counts(message: pb.VectorCounts, path: str, violations: Violations) -> VectorCounts:
+    counted = (message.missing, message.zero, message.other_length, message.doubled, message.off_length, message.hubs)
+    fits = all(0 <= each <= message.objects for each in counted)
+    violations.require(fits, path, "counts more of its objects than there are; give the evaluation as it came")
+    gap = message.query_gap if message.HasField("query_gap") else None
+    fits = all(math.isfinite(each) and each >= 0 for each in (gap or 0.0, message.query_gap_error))
+    violations.require(fits, f"{path}.query_gap", "is no distance; give the evaluation as it came")
+    summary = _summary(message.summary, f"{path}.summary", violations) if message.HasField("summary") else None
+    return VectorCounts(
+        message.space,
+        message.objects,
+        *counted,
+        gap=gap,
+        gap_error=message.query_gap_error,
+        summary=summary,
+    )
+
+
+def _summary(message: pb.VectorSummary, path: str, violations: Violations) -> VectorSummary | None:
+    count = len(message.digests) // 8
+    lengths = {
+        "centre": (len(message.centre), len(message.centre) // 4 * 4),
+        "digests": (len(message.digests), 8 * count),
+        "lengths": (len(message.lengths), 4 * count),
+        "projections": (len(message.projections), 4 * count * DIRECTIONS),
+    }
+    wrong = [name for name, (found, wanted) in lengths.items() if found != wanted]
+    # How many bytes there are at most is checked before the request is read.
+    if not wrong and count and message.centre:
+        centre, of_sample, projections = (
+            _values(each) for each in (message.centre, message.lengths, message.projections)
+        )
+        if all(np.isfinite(each).all() for each in (centre, of_sample, projections)):
+            digests = np.frombuffer(message.digests, "<u8").astype(np.uint64)
+            return VectorSummary(centre, digests, of_sample, projections.reshape(count, DIRECTIONS))
+    violations.add(path, "is damaged; give the evaluation as it came")
+    return None
+
+
+def _values(content: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(content, "<f4").astype(np.float32)
+
+
+def _system(message: pb.SystemResult, path: str, violations: Violations) -> SystemReport:
+    measures = {
+        KINDS[each.measure]: Estimate(each.estimate.mean, each.estimate.low, each.estimate.high)
+        for each in message.measures
+        if each.measure in KINDS
+    }
+    values = [value for each in measures.values() for value in (each.mean, each.low, each.high)]
+    fits = all(math.isfinite(each) for each in values) and 0 <= message.lost_objects <= message.searches
+    violations.require(fits, path, "has measures that are no numbers, or counts that cannot be; give it as it came")
+    seconds = message.median_time.seconds + message.median_time.nanos / 1e9
+    return SystemReport(measures, message.lost_objects, message.searches, seconds)

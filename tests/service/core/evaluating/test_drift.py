@@ -1,0 +1,267 @@
+"""How two evaluations differ: nothing is found where nothing has changed, and each change is named."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from embedders.contract import Vector
+from service.core.evaluating import summary
+from service.core.evaluating.drift import Change, ChangeKind, Report, SystemReport, drift_between
+from service.core.evaluating.measures import Measure
+from service.core.evaluating.statistics import Estimate, estimate
+from service.core.evaluating.summary import Summarizer, VectorSummary
+from service.core.evaluating.truth import VectorCounts
+
+DIMENSION = 64
+DRAWN = 300
+"""Objects of a collection, as far as a test says nothing else."""
+
+
+def cloud(random: np.random.Generator, count: int = DRAWN, model: int = 0, pictures: float = 0.5) -> Vector:
+    """Return unit vectors as a model makes them: those of texts around one centre, those of pictures around another."""
+    fixed = np.random.default_rng(model)
+    centres = fixed.standard_normal((2, DIMENSION))
+    spread = fixed.uniform(0.5, 1.5, DIMENSION)
+    which = (random.random(count) < pictures).astype(int)
+    made = 0.9 * centres[which] / np.linalg.norm(centres, axis=1)[which, None]
+    made += 0.6 * random.standard_normal((count, DIMENSION)) * spread / np.sqrt(DIMENSION)
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+
+def ids_of(random: np.random.Generator, count: int) -> list[UUID]:
+    return [UUID(bytes=random.bytes(16)) for _ in range(count)]
+
+
+def summarized(ids: list[UUID], vectors: Vector) -> VectorSummary:
+    summarizer = Summarizer()
+    for start in range(0, len(ids), 100):
+        summarizer.add(ids[start : start + 100], vectors[start : start + 100])
+    found = summarizer.summary()
+    assert found is not None
+    return found
+
+
+def report(found: VectorSummary | None = None, **counts: Any) -> Report:
+    values: dict[str, Any] = {"objects": DRAWN} | counts
+    system = SystemReport({Measure.INDEX_RECALL: Estimate(0.97, 0.96, 0.98)}, 0, 200, 0.01)
+    return Report(
+        datetime(2026, 1, 1, tzinfo=UTC),
+        "Pictures",
+        "",
+        "objects",
+        queries=200,
+        limit=10,
+        objects=values["objects"],
+        systems={"present": system},
+        vectors={"default": VectorCounts("fake", **values, summary=found)},
+    )
+
+
+def changes(before: Report, now: Report) -> Mapping[ChangeKind, Change]:
+    return {each.kind: each for each in drift_between(before, now).changes}
+
+
+def named(before: Report, now: Report) -> dict[ChangeKind, str]:
+    """Return what has changed for the worse."""
+    return {kind: each.message for kind, each in changes(before, now).items() if each.message}
+
+
+def drawn(random: np.random.Generator, ids: list[UUID] | None = None, **cloud_: Any) -> Report:
+    vectors = cloud(random, **cloud_)
+    return report(summarized(ids or ids_of(random, len(vectors)), vectors))
+
+
+def test_other_objects_of_the_same_kind_are_no_drift_in_95_of_100_repetitions() -> None:
+    random = np.random.default_rng(5)
+
+    def sampled() -> Report:
+        recall = estimate(random.binomial(10, 0.97, 200) / 10)
+        found = drawn(random)
+        missing, doubled = int(random.binomial(DRAWN, 0.05)), int(random.binomial(DRAWN, 0.1))
+        counts = replace(
+            found.vectors["default"],
+            missing=missing,
+            doubled=doubled,
+            gap=0.8 + random.normal(0, 0.02),
+            gap_error=0.02,
+        )
+        system = SystemReport({Measure.INDEX_RECALL: recall}, int(random.binomial(200, 0.01)), 200, 0.01)
+        return replace(found, vectors={"default": counts}, systems={"present": system})
+
+    found = [any(each.real for each in drift_between(sampled(), sampled()).changes) for _ in range(100)]
+
+    assert sum(found) <= 5
+
+
+def test_the_same_objects_give_the_same_summary_in_whatever_pages_they_come() -> None:
+    random = np.random.default_rng(2)
+    ids, vectors = ids_of(random, 1200), cloud(random, 1200)
+    whole = Summarizer()
+    whole.add(ids, vectors)
+
+    first, second = whole.summary(), summarized(ids, vectors)
+
+    assert first is not None
+    assert len(first.digests) == summary.MAX_SUMMARY_OBJECTS
+    assert (first.digests == second.digests).all()
+    assert np.allclose(first.projections, second.projections, atol=1e-6)
+    assert np.allclose(first.centre, vectors.mean(axis=0), atol=1e-6)
+
+
+def test_projections_keep_the_distances_between_vectors() -> None:
+    random = np.random.default_rng(3)
+    vectors = cloud(random, 200)
+    found = summarized(ids_of(random, 200), vectors)
+
+    estimated = np.square(found.projections[::2] - found.projections[1::2]).sum(axis=1).mean()
+
+    pairs = np.square(vectors[:, None] - vectors[None]).sum(axis=2)
+    assert abs(estimated / pairs[np.triu_indices(200, 1)].mean() - 1) < 0.15
+
+
+def test_vectors_that_are_infinite_or_no_numbers_are_left_out() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    vectors[1, 0], vectors[2, 0] = np.nan, np.inf
+
+    found = summarized([UUID(int=number) for number in range(4)], vectors)
+
+    assert len(found.digests) == 2
+    assert np.isfinite(found.centre).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_data_that_has_shifted_is_named(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    before = drawn(random)
+    vectors = cloud(random)
+    towards = cloud(np.random.default_rng(99), 1, model=1)
+    shifted = vectors + 0.25 * towards
+    now = report(summarized(ids_of(random, DRAWN), shifted / np.linalg.norm(shifted, axis=1, keepdims=True)))
+
+    found = named(before, now)
+
+    assert set(found) == {ChangeKind.DISTRIBUTION}
+    assert "other content was imported" in found[ChangeKind.DISTRIBUTION]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_another_models_vectors_at_the_same_objects_are_named(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    ids = ids_of(random, DRAWN)
+
+    found = changes(drawn(random, ids), drawn(random, ids, model=1))
+
+    assert found[ChangeKind.SAME_OBJECTS].now == 1
+    assert "another model than its space says" in found[ChangeKind.SAME_OBJECTS].message
+    assert found[ChangeKind.DISTRIBUTION].real
+    assert found[ChangeKind.CENTRE].now < 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_another_models_vectors_at_new_objects_are_named(seed: int) -> None:
+    random = np.random.default_rng(seed)
+
+    found = named(drawn(random), drawn(random, model=1))
+
+    assert "another model's vectors" in found[ChangeKind.DISTRIBUTION]
+    assert ChangeKind.SAME_OBJECTS not in found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_lost_modality_is_named(seed: int) -> None:
+    random = np.random.default_rng(seed)
+
+    found = changes(drawn(random, pictures=0.4), drawn(random, pictures=0.0))
+
+    groups = found[ChangeKind.GROUPS]
+    assert groups.before is not None
+    assert abs(groups.before - 0.4) < 0.1
+    assert groups.now == 0
+    assert "A modality is lost" in groups.message
+
+
+def test_a_modality_that_has_become_rarer_or_has_come_is_named() -> None:
+    random = np.random.default_rng(1)
+
+    rarer = named(drawn(random, pictures=0.5), drawn(random, pictures=0.2))[ChangeKind.GROUPS]
+    come = named(drawn(random, pictures=0.0), drawn(random, pictures=0.5))[ChangeKind.GROUPS]
+
+    assert "has become smaller" in rarer
+    assert "another modality has come" in come
+
+
+def test_vectors_without_groups_have_none() -> None:
+    random = np.random.default_rng(1)
+
+    assert ChangeKind.GROUPS not in changes(drawn(random, pictures=0.0), drawn(random, pictures=0.0))
+
+
+def test_other_lengths_are_named_and_their_last_digits_are_not() -> None:
+    random = np.random.default_rng(1)
+    ids, vectors = ids_of(random, DRAWN), cloud(random)
+    before = report(summarized(ids, vectors))
+
+    rounded = named(before, report(summarized(ids, vectors * np.float32(1.0001))))
+    longer = named(before, report(summarized(ids, vectors * np.float32(1.1))))
+
+    assert rounded == {}
+    assert set(longer) == {ChangeKind.LENGTHS}
+    assert "1.100 instead of 1.000" in longer[ChangeKind.LENGTHS]
+
+
+@pytest.mark.parametrize("field", ["missing", "zero", "other_length", "doubled", "off_length", "hubs"])
+def test_more_of_a_fault_is_named_with_what_to_do_and_less_is_better(field: str) -> None:
+    few, many = report(**{field: 3}), report(**{field: 60})
+    kind = ChangeKind[field.upper()]
+
+    worse, better = changes(few, many)[kind], changes(many, few)[kind]
+
+    assert worse.real
+    assert "20.00% of the objects" in worse.message
+    assert "; it was 1.00%" in worse.message
+    assert (better.real, better.message) == (True, "")
+    assert not changes(few, report(**{field: 5}))[kind].real
+
+
+def test_hubs_of_another_number_of_queries_are_not_compared() -> None:
+    assert ChangeKind.HUBS not in changes(report(), replace(report(hubs=60), queries=100))
+
+
+def test_a_collection_that_has_lost_many_objects_is_named_and_one_that_has_grown_is_not() -> None:
+    assert "had 300" in named(report(), report(objects=200))[ChangeKind.OBJECT_COUNT]
+    assert named(report(objects=200), report()) == {}
+    assert named(report(), report(objects=280)) == {}
+
+
+def test_a_gap_that_has_changed_by_more_than_its_error_is_named() -> None:
+    before = report(gap=0.8, gap_error=0.02)
+
+    assert "lay 0.80 from them" in named(before, report(gap=0.4, gap_error=0.02))[ChangeKind.QUERY_GAP]
+    assert named(before, report(gap=0.83, gap_error=0.02)) == {}
+
+
+def test_an_index_that_finds_less_or_has_lost_objects_is_named_and_a_slow_one_is_only_shown() -> None:
+    before = report()
+    worse = SystemReport({Measure.INDEX_RECALL: Estimate(0.7, 0.66, 0.74)}, 40, 200, 10.0)
+
+    found = changes(before, replace(before, systems={"present": worse, "new": worse}))
+
+    assert "its index_recall is 0.700, and was 0.970" in found[ChangeKind.INDEX_RECALL].message
+    assert "20.0% of the objects are not found" in found[ChangeKind.NOT_FOUND].message
+    time = found[ChangeKind.MEDIAN_TIME]
+    assert (time.before, time.now, time.chance, time.real) == (0.01, 10.0, None, False)
+
+
+def test_the_more_is_tested_the_surer_each_difference_must_be() -> None:
+    few, more = report(missing=10), report(missing=28)
+    both = [replace(each, vectors={str(n): each.vectors["default"] for n in range(12)}) for each in (few, more)]
+
+    one, twelve = changes(few, more)[ChangeKind.MISSING], changes(*both)[ChangeKind.MISSING]
+
+    assert one.chance == twelve.chance
+    assert 0.01 / 80 < (one.chance or 0) < 0.01
