@@ -13,7 +13,7 @@ SEARCH = f"#/search?collection={COLLECTION}"
 """Other tests may have made other collections, which a page may show first."""
 
 WORDS = "something cold to drink"
-
+EVALUATED_WAYS = "present;alpha=0.5"
 
 ALL_IN_VIEW = """() => ![...document.querySelectorAll("main .loading")].some((each) => {
   const {top, bottom} = each.getBoundingClientRect();
@@ -104,6 +104,15 @@ async def compare(page: Page) -> None:
     await expect(page.get_by_role("region", name="Cosines")).to_be_visible()
 
 
+async def evaluate(page: Page) -> None:
+    """Evaluate the search by names, in two ways."""
+    await page.goto(f"#/evaluate?collection={COLLECTION}&by=captions&property=name&limit=3&ways={EVALUATED_WAYS}")
+    await page.get_by_role("button", name="Evaluate", exact=True).click()
+    await expect(page.get_by_text("The evaluation is done.")).to_be_visible()
+    await page.get_by_role("heading", name="Queries that win and lose most").scroll_into_view_if_needed()
+    await all_pictures_shown(page)
+
+
 async def import_(page: Page) -> None:
     """Choose where pictures are to be imported."""
     await page.goto("#/import")
@@ -143,6 +152,7 @@ SCENES: Mapping[str, Callable[[Page], Awaitable[None]]] = {
     "object": object_,
     "map": map_,
     "compare": compare,
+    "evaluate": evaluate,
     "import": import_,
     "collections": collections,
     "collection": collection,

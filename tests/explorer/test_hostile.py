@@ -115,19 +115,31 @@ async def test_pages_of_hostile_objects_are_text_and_pictures(hostile: str, gall
 
 async def test_other_pages_hold_a_hostile_collection(hostile: str, page: Page, watch: Watch) -> None:
     watch.expect("status of 400")  # the collection has no tenants
-    for path in ("search", "map", "compare", "import", "collections", "status"):
+    for path in ("search", "map", "compare", "evaluate", "import", "collections", "status"):
         await page.goto(f"#/{path}?collection={hostile}&tenant={TENANT}")
         await at_rest(page)
 
         await assert_harmless(page)
 
 
+async def test_an_evaluation_by_hostile_texts_is_text_and_pictures(hostile: str, page: Page) -> None:
+    await page.goto(f"#/evaluate?collection={hostile}&by=captions&property=note&limit=2&ways=present;alpha=0")
+    await page.get_by_role("button", name="Evaluate", exact=True).click()
+    await expect(page.get_by_text("The evaluation is done.")).to_be_visible()
+
+    await page.get_by_role("list", name="Found by").last.scroll_into_view_if_needed()
+    await all_pictures_shown(page)
+
+    assert "<b>long</b>" in await page.get_by_role("region", name="Queries that win and lose most").inner_text()
+    await assert_harmless(page)
+
+
 async def test_hostile_addresses_are_text(page: Page, watch: Watch) -> None:
     watch.expect("status of 4")
     await page.goto("/")
     for text in (each for name, each in TEXTS.items() if name != "megabyte"):
-        for path in ("search", "object", "map", text):
-            address = {"collection": text, "words": text, "id": text, "tenant": text}
+        for path in ("search", "object", "map", "evaluate", text):
+            address = {"collection": text, "words": text, "id": text, "tenant": text, "property": text, "ways": text}
             await page.evaluate(
                 "([path, given]) => { location.hash = `/${path}?${new URLSearchParams(given)}`; }", [path, address]
             )

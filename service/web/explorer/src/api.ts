@@ -1,6 +1,7 @@
 /** Calls of the API by Connect: JSON over POST, at addresses relative to the page. */
 
 import { decodeDetails, type Detail, type Violation } from "./details";
+import { readEnvelopes, withEnvelope } from "./envelopes";
 
 /** How long a part of a call took, from the header Server-Timing. */
 export interface Part {
@@ -82,10 +83,33 @@ export async function call<Request, Response>(
   request: Request,
   { signal, ask = true }: { signal?: AbortSignal; ask?: boolean } = {},
 ): Promise<Answer<Response>> {
+  const body = JSON.stringify(request);
+  return await withKey(() => send<Response>(`vecgate.v1.${service}/${method}`, body, signal), ask, signal);
+}
+
+/**
+ * Call a method that answers by and by, and return when its answer ends.
+ *
+ * @param take - takes each message as it comes.
+ * @throws ApiError: as `call`; after some messages, too.
+ */
+export async function stream<Request, Response>(
+  service: string,
+  method: string,
+  request: Request,
+  take: (message: Response) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const body = JSON.stringify(request);
+  await withKey(() => follow(`vecgate.v1.${service}/${method}`, body, take, signal), true, signal);
+}
+
+/** Make a call, and again with the key that somebody gives where one is missing. */
+async function withKey<Value>(make: () => Promise<Value>, ask: boolean, signal: AbortSignal | undefined): Promise<Value> {
   for (;;) {
     const used = key;
     try {
-      return await send<Response>(`vecgate.v1.${service}/${method}`, JSON.stringify(request), signal);
+      return await make();
     } catch (error) {
       if (!(error instanceof ApiError) || error.code !== "unauthenticated" || error.reason === "UPSTREAM_KEY_REJECTED") throw error;
       // Another call may have asked meanwhile.
@@ -106,35 +130,68 @@ function cancelled(): ApiError {
 
 async function send<Response>(path: string, body: string, signal: AbortSignal | undefined): Promise<Answer<Response>> {
   const started = performance.now();
-  const headers: Record<string, string> = { "content-type": "application/json", "connect-protocol-version": "1" };
+  const [answer, text] = await reaching(signal, async () => {
+    const got = await post(path, body, "application/json", signal);
+    return [got, await got.text()] as const;
+  });
+  const requestId = requestIdOf(answer);
+  const parsed = parse(text);
+  if (!answer.ok) throw failure(answer.status, parsed, requestId);
+  if (parsed === undefined) throw new ApiError("internal", NOT_JSON, {}, requestId);
+  const timing = { parts: readParts(answer.headers.get("server-timing") ?? ""), roundTripMs: performance.now() - started };
+  return { response: parsed as Response, timing, requestId };
+}
+
+const NOT_JSON = "The server's answer is not JSON. Is a proxy in between?";
+
+/** Read an answer of many messages. Its last one says whether the call succeeded, because the status of HTTP was sent before. */
+async function follow<Response>(path: string, body: string, take: (message: Response) => void, signal: AbortSignal): Promise<void> {
+  await reaching(signal, async () => {
+    const answer = await post(path, withEnvelope(body), "application/connect+json", signal);
+    const requestId = requestIdOf(answer);
+    if (!answer.ok || !answer.body) throw failure(answer.status, parse(await answer.text()), requestId);
+    for await (const { text, isLast } of readEnvelopes(answer.body)) {
+      const parsed = parse(text);
+      if (!isRecord(parsed)) throw new ApiError("internal", NOT_JSON, {}, requestId);
+      if (!isLast) take(parsed as Response);
+      else if (parsed["error"] !== undefined) throw failure(answer.status, parsed["error"], requestId);
+      else return;
+    }
+    throw new ApiError("unavailable", "The server's answer broke off.", {}, requestId);
+  });
+}
+
+function post(path: string, body: BodyInit, type: string, signal: AbortSignal | undefined): Promise<globalThis.Response> {
+  const headers: Record<string, string> = { "content-type": type, "connect-protocol-version": "1" };
   if (key !== "") headers["authorization"] = `Bearer ${key}`;
-  let answer: globalThis.Response;
-  let text: string;
+  return fetch(new URL(path, base), {
+    method: "POST",
+    body,
+    headers,
+    cache: "no-store",
+    credentials: "same-origin",
+    referrerPolicy: "no-referrer",
+    ...(signal ? { signal } : {}),
+  });
+}
+
+/** Say why the server is not reached, in place of the browser. */
+async function reaching<Value>(signal: AbortSignal | undefined, ask: () => Promise<Value>): Promise<Value> {
   try {
-    answer = await fetch(new URL(path, base), {
-      method: "POST",
-      body,
-      headers,
-      cache: "no-store",
-      credentials: "same-origin",
-      referrerPolicy: "no-referrer",
-      ...(signal ? { signal } : {}),
-    });
-    text = await answer.text();
+    return await ask();
   } catch (error) {
     if (signal?.aborted) throw cancelled();
+    if (error instanceof ApiError) throw error;
     // A header that cannot be sent is the key's fault; everything else is the network's.
     if (error instanceof TypeError && !/^[\x21-\x7e]*$/.test(key)) {
       throw new ApiError("unauthenticated", "an API key has only printable ASCII characters", { reason: "CREDENTIALS_INVALID" });
     }
     throw new ApiError("unavailable", "The server does not answer. It may be down, or the network in between.");
   }
-  const requestId = answer.headers.get("x-request-id") ?? "";
-  const parsed = parse(text);
-  if (!answer.ok) throw failure(answer.status, parsed, requestId);
-  if (parsed === undefined) throw new ApiError("internal", "The server's answer is not JSON. Is a proxy in between?", {}, requestId);
-  const timing = { parts: readParts(answer.headers.get("server-timing") ?? ""), roundTripMs: performance.now() - started };
-  return { response: parsed as Response, timing, requestId };
+}
+
+function requestIdOf(answer: globalThis.Response): string {
+  return answer.headers.get("x-request-id") ?? "";
 }
 
 function parse(text: string): unknown {

@@ -17,3 +17,31 @@ function field(cell: Cell): string {
   const text = FORMULA.test(cell) ? `'${cell}` : cell;
   return NEEDS_QUOTES.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
+
+/** A row, and the number of the line on which it ends. */
+export interface Row {
+  readonly line: number;
+  readonly fields: string[];
+}
+
+// A field in quotes, in which two quotes are one, or a plain one; and what ends it.
+const FIELD = /("(?:[^"]|"")*"|[^",\r\n]*)(,|\r?\n|$)/y;
+
+/** Returns the rows of a CSV; empty lines are none. Throws where a quote is not closed or stands within a field. */
+export function readCsv(text: string): Row[] {
+  const rows: Row[] = [];
+  let [line, fields] = [1, [] as string[]];
+  FIELD.lastIndex = text.startsWith("\ufeff") ? 1 : 0;
+  while (FIELD.lastIndex < text.length || fields.length > 0) {
+    const found = FIELD.exec(text);
+    if (!found) throw new Error(`Line ${line} is no CSV: a quote is not closed, or stands within a field.`);
+    const [, value = "", end = ""] = found;
+    fields.push(value.startsWith('"') ? value.slice(1, -1).replaceAll('""', '"') : value);
+    line += value.split("\n").length - 1;
+    if (end === ",") continue;
+    if (fields.length > 1 || fields[0] !== "") rows.push({ line, fields });
+    fields = [];
+    line += 1;
+  }
+  return rows;
+}

@@ -9,6 +9,7 @@ import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { hasKey, onKeyNeeded, setKey, type ApiError } from "./api";
 import { CollectionsPage } from "./pages/collections";
 import { ComparePage } from "./pages/compare";
+import { EvaluatePage } from "./pages/evaluate";
 import { ImportPage } from "./pages/import";
 import { MapPage } from "./pages/map";
 import { ObjectPage } from "./pages/object";
@@ -19,6 +20,7 @@ import { KeyDialog } from "./parts/key-dialog";
 import { short } from "./parts/text";
 import { forgetPictures } from "./pictures";
 import { href, scrollToPlace, useRoute } from "./router";
+import { forgetRun } from "./evaluating/run";
 import { forgetResults } from "./search/running";
 import { applyTheme, keepTheme, readTheme, type Theme } from "./theme";
 
@@ -31,6 +33,7 @@ const PAGES: Record<string, Page> = {
   search: { title: "Search", component: SearchPage },
   map: { title: "Map", component: MapPage },
   compare: { title: "Compare", component: ComparePage },
+  evaluate: { title: "Evaluate", component: EvaluatePage },
   import: { title: "Import", component: ImportPage },
   collections: { title: "Collections", component: CollectionsPage },
   status: { title: "Status", component: StatusPage },
@@ -91,6 +94,7 @@ function useKeyChanges(): number {
     const forget = () => {
       forgetPictures();
       forgetResults();
+      forgetRun();
       setChanges((before) => before + 1);
     };
     window.addEventListener("keychange", forget);

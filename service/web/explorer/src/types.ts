@@ -5,6 +5,7 @@ export type * from "../generated/vecgate/v1/alias_pb";
 export type * from "../generated/vecgate/v1/collection_service_pb";
 export type * from "../generated/vecgate/v1/embedder_pb";
 export type * from "../generated/vecgate/v1/embedding_service_pb";
+export type * from "../generated/vecgate/v1/evaluation_service_pb";
 export type * from "../generated/vecgate/v1/filter_pb";
 export type * from "../generated/vecgate/v1/input_pb";
 export type * from "../generated/vecgate/v1/object_service_pb";

@@ -4,8 +4,7 @@ import { listCollections, listEmbedders, useLoaded } from "../collections";
 import { toCsv } from "../csv";
 import type { Destination } from "../importing/destination";
 import { DestinationForm } from "../importing/destination-form";
-import { type Folder, HEIC_SUFFIXES } from "../importing/folder";
-import { FolderZone } from "../importing/folder-zone";
+import { type Folder, HEIC_SUFFIXES, sortOut } from "../importing/folder";
 import type { Importer, Progress } from "../importing/importer";
 import { duration } from "../importing/pace";
 import { begin, currentSession, forget, run, type Session, useProgress } from "../importing/session";
@@ -13,6 +12,7 @@ import type { Failure } from "../item-failure";
 import { Busy } from "../parts/busy";
 import { CopyButton } from "../parts/copy-button";
 import { ErrorNote } from "../parts/error-note";
+import { FilesZone } from "../parts/files-zone";
 import { Table } from "../parts/table";
 import { count, short, Text } from "../parts/text";
 import { href } from "../router";
@@ -72,7 +72,7 @@ function Preparation({ params, onBegun }: { params: URLSearchParams; onBegun: (s
     >
       <fieldset class="stack">
         <legend>Pictures</legend>
-        <FolderZone onFolder={setFolder} />
+        <FilesZone choose="Choose pictures" hint="or drop a folder here" onFiles={(files, refused) => setFolder(sortOut(files, refused))} />
         <div aria-live="polite">{folder && <Contents folder={folder} />}</div>
       </fieldset>
       <DestinationForm collections={collections.value} embedders={server.value.embedders ?? []} place={place} onChange={setDestination} onCreated={collections.reload} />

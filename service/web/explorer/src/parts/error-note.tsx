@@ -17,6 +17,7 @@ const TITLES: Record<string, string> = {
   invalid_argument: "The server refuses this request",
   not_found: "This does not exist",
   OVERLOADED: "The server is overloaded",
+  PACKAGE_MISSING: "The server lacks a package for this",
   permission_denied: "This key may not do that",
   QUOTA_EXCEEDED: "The quota of this key is used up",
   resource_exhausted: "Too much at once",

@@ -1,15 +1,13 @@
 /** A request as a command or a program that anybody can copy: for curl, grpcurl and Python. */
 
 import { base } from "../api";
+import { ascii, GRPC_ADDRESS, KEY_HEADER, shell } from "../shell";
 import type { FilterJson, FilterOperatorJson, FilterValueJson, HybridJson, NearInputsJson, SearchObjectsRequestJson, WeightedInputJson } from "../types";
 import type { ApiRequest } from "./request";
 
 /** Stands for the picture's base64 in a request; nothing else in it can look the same, because within a text the quotes around it are escaped. */
 export const PICTURE = "PICTURE-IN-BASE64";
 const IN_JSON = `"content":"${PICTURE}"`;
-
-/** The gRPC port, unless a server has another. */
-const GRPC_PORT = 50070;
 
 export interface Snippets {
   curl: string;
@@ -30,12 +28,10 @@ export function toSnippets(call: ApiRequest, file: string, withKey: boolean): Sn
   const json = ascii(JSON.stringify(call.request));
   const parts = json.split(IN_JSON);
   const piped = parts.length === 2 ? `${withPicture(parts, name)} | ` : "";
-  const key = '"authorization: Bearer $VECGATE_API_KEY"';
-  const grpc = `${base.hostname}:${GRPC_PORT}`;
   return {
-    curl: `${piped}curl -sS ${shell(new URL(`${service}/${call.method}`, base).href)} \\\n  -H 'content-type: application/json'${withKey ? ` \\\n  -H ${key}` : ""} \\\n  --data-binary ${piped ? "@-" : shell(json)}`,
-    grpcurl: `${piped}grpcurl ${secure ? "" : "-plaintext "}${withKey ? `-H ${key} ` : ""}\\\n  -d ${piped ? "@" : shell(json)} \\\n  ${grpc} ${service}/${call.method}`,
-    python: toPython(call, name, grpc, secure, withKey),
+    curl: `${piped}curl -sS ${shell(new URL(`${service}/${call.method}`, base).href)} \\\n  -H 'content-type: application/json'${withKey ? ` \\\n  -H ${KEY_HEADER}` : ""} \\\n  --data-binary ${piped ? "@-" : shell(json)}`,
+    grpcurl: `${piped}grpcurl ${secure ? "" : "-plaintext "}${withKey ? `-H ${KEY_HEADER} ` : ""}\\\n  -d ${piped ? "@" : shell(json)} \\\n  ${GRPC_ADDRESS} ${service}/${call.method}`,
+    python: toPython(call, name, GRPC_ADDRESS, secure, withKey),
   };
 }
 
@@ -48,18 +44,6 @@ function withPicture([before = "", after = ""]: string[], name: string): string 
 function plainName(file: string): string {
   const ending = /\.(\w{2,5})$/.exec(file)?.[1] ?? "png";
   return /^[\w][\w. -]{0,80}$/.test(file) ? file : `picture.${ending}`;
-}
-
-/** JSON or a string of Python, without letters that a terminal or a page could show as something else. */
-function ascii(json: string): string {
-  return json.replace(/[\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g, (each) =>
-    `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
-}
-
-/** Quote for a POSIX shell. */
-function shell(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** A string of Python: JSON's escapes are Python's, too. */
