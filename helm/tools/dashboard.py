@@ -172,6 +172,30 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
     ],
+    "Evaluations of collections": [
+        (
+            "Faults by kind",
+            "short",
+            {
+                "{{collection}} {{tenant}} {{kind}}": gauge(
+                    "vecgate_evaluation_faults", "collection, tenant, kind", "max"
+                )
+            },
+        ),
+        (
+            "Index recall",
+            "percentunit",
+            {"{{collection}} {{tenant}}": gauge("vecgate_evaluation_index_recall_ratio", "collection, tenant", "min")},
+        ),
+        (
+            "Time since the last evaluation",
+            "s",
+            {
+                "{{collection}} {{tenant}}": "time() - "
+                + gauge("vecgate_evaluation_time_seconds", "collection, tenant", "max")
+            },
+        ),
+    ],
     "Imports": [
         ("Objects a second", "reqps", {"{{outcome}}": total("vecgate_import_objects_total", "outcome")}),
         ("Vectors a second", "reqps", {"{{origin}}": total("vecgate_import_vectors_total", "origin")}),

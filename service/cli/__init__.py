@@ -14,6 +14,7 @@ from service.cli import (
     auth,
     binding,
     bulk,
+    checking,
     collections,
     demo,
     doctor,
@@ -95,4 +96,5 @@ app.command("bulk")(bulk.bulk)
 app.command("search")(search.search)
 app.command("embed")(embed.embed)
 app.command("evaluate")(evaluating.evaluate)
+app.command("check")(checking.check)
 app.command("probe")(probe.probe)

@@ -48,14 +48,25 @@ TITLES = ("of", "what", "before", "now", "")
 def read_report(file: Path) -> pb.EvaluationReport:
     """Return the report of the evaluation in a file, or end the command."""
     try:
-        content = json.loads(file.read_bytes())["report"]
-        # A newer one may have more fields; whether it can be compared is for the server to say.
-        return json_format.ParseDict(content, pb.EvaluationReport(), ignore_unknown_fields=True)
+        return parse_report(file.read_bytes())
     except OSError as error:
         fail(describe_os_error(error), EXIT_WRONG_USE)
-    except (ValueError, LookupError, TypeError, RecursionError, json_format.ParseError):
+    except ValueError:
         words = "has no report to compare with; give what `vecgate evaluate --json` of this version printed"
         fail(f"{file}: {words}", EXIT_WRONG_USE)
+
+
+def parse_report(content: bytes) -> pb.EvaluationReport:
+    """Return the report of an evaluation in JSON.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        # A newer one may have more fields; whether it can be compared is for the server to say.
+        return json_format.ParseDict(json.loads(content)["report"], pb.EvaluationReport(), ignore_unknown_fields=True)
+    except (LookupError, TypeError, RecursionError, json_format.ParseError) as error:
+        raise ValueError from error
 
 
 def when(time: timestamp_pb2.Timestamp) -> str:

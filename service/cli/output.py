@@ -24,6 +24,7 @@ EXIT_WRONG_USE = 2
 NEEDS_SERVER = "this needs: pip install 'vecgate[server]'"
 NEEDS_TABLES = "this needs: pip install 'vecgate[tables]'"
 EXIT_UNREACHABLE = 3
+EXIT_FAULTS = 4
 # Wider than any line: what is piped into a file or a program is neither folded nor cut.
 PIPED_WIDTH = 100_000
 

@@ -5,6 +5,7 @@ Label values are bounded: existing methods and routes, and the clients of the co
 
 import asyncio
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -27,6 +28,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY.unregister(GC_COLLECTOR)
 
 SHOW_EVERY_S = 1.0
+
+MAX_EVALUATED = 100
+"""Collections and tenants whose evaluations a process shows. Of several processes, labels cannot be taken back."""
 
 ANONYMOUS = "anonymous"
 """The client of calls without a key."""
@@ -94,6 +98,25 @@ IMPORT_VECTORS = Counter(
     "embedders failed.",
     ["origin"],
 )
+EVALUATION_FAULTS = Gauge(
+    "vecgate_evaluation_faults",
+    "Faults that the last evaluation of a collection found, by kind, such as VECTORS_MISSING. DRIFT is a change for "
+    "the worse since an earlier one.",
+    ["collection", "tenant", "kind"],
+    multiprocess_mode="mostrecent",
+)
+EVALUATION_RECALL = Gauge(
+    "vecgate_evaluation_index_recall_ratio",
+    "The index recall that the last evaluation of a collection measured, of its first way to search that is measured.",
+    ["collection", "tenant"],
+    multiprocess_mode="mostrecent",
+)
+EVALUATION_TIME = Gauge(
+    "vecgate_evaluation_time_seconds",
+    "When the last evaluation of a collection that this server made ended, in seconds since 1970.",
+    ["collection", "tenant"],
+    multiprocess_mode="mostrecent",
+)
 BUILD = Info("vecgate_build", "1, with the release of Vecgate and the Python that runs it.")
 BUILD.info({"version": version("vecgate"), "python": platform.python_version()})
 
@@ -117,6 +140,7 @@ def _count_tasks() -> int:
 
 TASKS.set_function(_count_tasks)
 
+_evaluated: set[tuple[str, str]] = set()
 _calls: dict[tuple[str, str, str], Counter] = {}
 _call_seconds: dict[str, Histogram] = {}
 _requests: dict[tuple[str, int, str], Counter] = {}
@@ -157,3 +181,26 @@ def note_request(route: str, code: int, took_s: float) -> None:
         _request_seconds[route] = REQUEST_SECONDS.labels(route)
     requests.inc()
     _request_seconds[route].observe(took_s)
+
+
+def note_evaluation(
+    collection: str, tenant: str, *, faults: Mapping[str, int], recall: float | None, time_s: float
+) -> None:
+    """Show what an evaluation found, of the first MAX_EVALUATED collections and tenants.
+
+    Args:
+        collection: the collection's own name.
+        tenant: whose objects; empty if the collection has no tenants.
+        faults: how many there are of every kind that there can be.
+        recall: the index recall; None if it was not measured.
+        time_s: when it ended, in seconds since 1970.
+    """
+    key = (collection, tenant)
+    if key not in _evaluated and len(_evaluated) >= MAX_EVALUATED:
+        return
+    _evaluated.add(key)
+    for kind, count in faults.items():
+        EVALUATION_FAULTS.labels(*key, kind).set(count)
+    if recall is not None:
+        EVALUATION_RECALL.labels(*key).set(recall)
+    EVALUATION_TIME.labels(*key).set(time_s)

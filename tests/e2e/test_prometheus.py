@@ -17,6 +17,7 @@ from service.process.metrics_table import all_exposed
 from tests.e2e.serving import Serving, serving, tiny_model
 from vecgate.client import Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import evaluation_service_pb2 as evaluation_pb
 from vecgate.v1 import property_pb2 as property_pb
 
 SCRAPE_S = 30
@@ -45,6 +46,8 @@ def use(server: Serving) -> None:
         objects = [Object({"title": "a dog"}), Object({"title": "a cat"}), Object({"title": 3})]
         assert len([each for each in client.import_objects("Seen", objects) if each.error]) == 1
         assert client.search("Seen", text="a dog").hits
+        evaluation = evaluation_pb.EvaluateCollectionRequest(collection="Seen", objects={})
+        assert [each for each in client.evaluate_collection(evaluation) if each.HasField("evaluation")]
         with pytest.raises(VecgateError):
             client.search("Nowhere", text="a dog")
     urllib.request.urlopen(f"{server.url}/v1/models").close()
@@ -146,5 +149,8 @@ def test_prometheus_counts_what_was_done(scraped: str) -> None:
     assert query(scraped, 'vecgate_http_requests_total{route="GET /v1/models"}') == {
         ("anonymous", "200", "GET /v1/models"): 1
     }
+    assert query(scraped, "vecgate_evaluation_index_recall_ratio") == {("Seen", ""): 1}
+    assert query(scraped, 'vecgate_evaluation_faults{kind="VECTORS_MISSING"}') == {("Seen", "VECTORS_MISSING", ""): 0}
+    assert 0 <= query(scraped, "time() - vecgate_evaluation_time_seconds")[("Seen", "")] < SCRAPE_S * 60
     assert query(scraped, "vecgate_model_bytes")[("cpu", "clip")] > 10_000
     assert query(scraped, "sum(vecgate_embedder_queue_seconds_count) by (priority)")[("interactive",)] > 0

@@ -23,6 +23,7 @@ from service.core.evaluating.index_ef import EfChanges
 from service.core.evaluating.measures import Measure, check_measures, measure
 from service.core.evaluating.queries import QueryMaker, QuerySet
 from service.core.evaluating.results import (
+    REMARKS,
     Comparison,
     Evaluation,
     Finding,
@@ -44,6 +45,7 @@ from service.core.evaluating.truth import IndexTruth
 from service.core.reranker_pool import RerankerPool
 from service.domain import CaptionQueries, EvaluationWishes, NamedVector, System, WrittenQueries
 from service.errors import InvalidRequest, Overloaded, Violation
+from service.process.metrics import note_evaluation
 from service.store.base import Store
 
 SHOWN = 5
@@ -106,7 +108,10 @@ class Evaluator:
             task = Task(collection, wishes.scope, tell, api_key)
             course = _Course(self._store, self._embedders, self._rerankers, wishes, task, efs=self._efs)
             found = await course.run(targets)
-            return found if earlier is None else await asyncio.to_thread(_with_drift, found, earlier)
+            if earlier is not None:
+                found = await asyncio.to_thread(_with_drift, found, earlier)
+            _show(found, wishes)
+            return found
 
     async def close(self) -> None:
         """Wait until indexes that were changed have their former ef again, for a few seconds at most."""
@@ -296,6 +301,30 @@ def _with_drift(found: Evaluation, earlier: Report) -> Evaluation:
     check_lengths(earlier, found.counts)
     drift = drift_between(earlier, found.report())
     return replace(found, drift=drift, findings=[*found.findings, *findings_of_drift(drift)])
+
+
+def _show(found: Evaluation, wishes: EvaluationWishes) -> None:
+    """Show in the metrics what is wrong with a collection, if all its vectors were read.
+
+    What searches of another ef, with words or with a reranker find tells of these, and not of the collection.
+    """
+    plain = [each for each in wishes.systems if each.ef is None and measures_index(wishes, each)]
+    if not plain:
+        return
+    names = {each.name for each in plain}
+    faults = dict.fromkeys((kind.name for kind in FindingKind if kind not in REMARKS), 0)
+    for each in found.findings:
+        if each.fault and (not each.system or each.system in names):
+            faults[each.kind.name] += 1
+    first = next(each for each in found.systems if each.system.name == plain[0].name)
+    recall = first.measures.get(Measure.INDEX_RECALL)
+    note_evaluation(
+        found.collection,
+        found.tenant,
+        faults=faults,
+        recall=None if recall is None else recall.mean,
+        time_s=found.time.timestamp(),
+    )
 
 
 def _results(runs: Sequence[Run], values: Sequence[dict[Measure, Values]]) -> list[SystemResult]:

@@ -20,6 +20,8 @@ from embedders.telemetry.metrics import QUEUED_INPUTS
 from service.process import metrics
 metrics.FAILURES.labels("INTERNAL", "server").inc()
 metrics.IN_FLIGHT.inc(5)
+faults = {"HUBS": int(sys.argv[1]) % 2, "DRIFT": 0}
+metrics.note_evaluation("Pictures", "", faults=faults, recall=0.9 + int(sys.argv[1]) / 100, time_s=int(sys.argv[1]))
 metrics.STORE_UP.set(int(sys.argv[1]) % 2)
 QUEUED_INPUTS.labels("clip").set_function(lambda: 7)
 sys.stdout.write(generate_latest(asyncio.run(metrics.exposed())).decode())
@@ -27,6 +29,9 @@ sys.stdout.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 """A process that counts, shows the metrics of all, and is killed."""
+
+
+EVALUATED = ("faults", "index_recall_ratio", "time_seconds")
 
 
 def page_of(number: int, folder: Path) -> dict[str, float]:
@@ -37,7 +42,8 @@ def page_of(number: int, folder: Path) -> dict[str, float]:
         sample.name: sample.value
         for family in text_string_to_metric_families(ended.stdout)
         for sample in family.samples
-        if sample.labels.keys() <= {"reason", "blame", "embedder"}
+        if sample.labels.keys() <= {"reason", "blame", "embedder", "collection", "tenant"}
+        or sample.labels.get("kind") == "HUBS"
     }
 
 
@@ -55,6 +61,8 @@ def test_a_page_adds_up_all_workers_and_forgets_only_what_a_dead_one_had_in_hand
     assert (first["vecgate_store_up"], both["vecgate_store_up"]) == (1, 0)
     assert [again[name] for name in counted] == [3, 5, 7]
     assert again["vecgate_store_up"] == 1
+    evaluated = [[each[f"vecgate_evaluation_{name}"] for name in EVALUATED] for each in (first, both, again)]
+    assert evaluated == [[1, 0.91, 1], [0, 0.92, 2], [1, 0.91, 1]]
     assert sorted(each.name for each in tmp_path.iterdir() if "counter" in each.name) == [
         "counter_1.db",
         "counter_2.db",

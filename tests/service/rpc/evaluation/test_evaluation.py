@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +11,13 @@ import grpc
 import numpy as np
 import pytest
 from grpc import StatusCode
+from prometheus_client import REGISTRY
 
 from embedders.contract import Priority, Purpose
-from service.core.evaluating import queries
+from service.core.evaluating import evaluator, queries
 from service.domain import Collection, DataType, Property, StoredObject
 from service.errors import MAX_VIOLATIONS
+from service.process import metrics
 from service.settings import ServerSettings
 from tests.conftest import assert_close
 from tests.fakes.reranker import FakeReranker
@@ -632,3 +635,62 @@ async def test_drift_needs_the_comparison_with_exact_search(wire: Wire) -> None:
     failure = await refused(wire, captions={"property": "title"}, skip_index_recall=True, earlier=earlier)
 
     assert failure.fields == ["earlier"]
+
+
+def shown(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"vecgate_evaluation_{name}", {"collection": "Pictures", "tenant": "", **labels})
+
+
+async def test_metrics_show_the_last_evaluation_of_a_collection(wire: Wire) -> None:
+    ids = await crowd(wire)
+    within = wire.store._objects["Pictures"]
+    within[ids[0]].vectors = {}
+    wire.store.lost = {(id_, "default") for id_ in ids[1:20]}
+
+    await evaluate(wire, objects={"sample_size": 40})
+    broken = [shown("faults", kind=each) for each in ("VECTORS_MISSING", "LOW_INDEX_RECALL", "HUBS", "GAP")]
+    recall = shown("index_recall_ratio")
+    within[ids[0]].vectors = dict(within[ids[1]].vectors)
+    wire.store.lost = set()
+    found = await evaluate(wire, objects={"sample_size": 40})
+
+    assert broken == [1, 1, 0, None]
+    assert 0 < (recall or 0) < 0.9
+    assert [shown("faults", kind=each) for each in ("VECTORS_MISSING", "VECTORS_DOUBLED", "LOW_INDEX_RECALL")] == [
+        0,
+        1,
+        0,
+    ]
+    assert shown("index_recall_ratio") == 1
+    assert shown("time_seconds") == found.report.end_time.ToDatetime(UTC).timestamp()
+
+
+async def test_what_is_tried_out_is_not_shown_as_a_fault_of_the_collection(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await crowd(wire)
+    noted: list[dict[str, int]] = []
+
+    def note(*names: str, faults: dict[str, int], **_: object) -> None:
+        noted.append(faults)
+
+    monkeypatch.setattr(evaluator, "note_evaluation", note)
+
+    await evaluate(wire, captions={"property": "title"}, systems=[{"alpha": 0.5}], skip_index_recall=True)
+    await evaluate(wire, objects={}, systems=[{"ef": 20}], allow_ef_change=True)
+    before = len(noted)
+    await evaluate(wire, objects={}, systems=[{"name": "present"}, {"ef": 20}], allow_ef_change=True)
+
+    assert before == 0
+    assert [sum(each.values()) for each in noted] == [0]
+
+
+def test_metrics_show_no_more_collections_than_a_server_may_have_labels_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_EVALUATED", 1)
+    monkeypatch.setattr(metrics, "_evaluated", {("Pictures", "")})
+
+    for name in ("Pictures", "Others"):
+        metrics.note_evaluation(name, "", faults={"HUBS": 7}, recall=None, time_s=7)
+
+    assert shown("faults", kind="HUBS") == 7
+    assert shown("faults", kind="HUBS", collection="Others") is None

@@ -1,0 +1,125 @@
+"""`vecgate check`: whether the vectors of collections are sound, for a job that runs now and then."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from google.protobuf import json_format
+
+from service.cli.connection import EVALUATION_TIMEOUT_S, AddressOption, connected
+from service.cli.drift import parse_report
+from service.cli.evaluating import MaxObjectsOption, SampleOption, run_evaluation
+from service.cli.output import EXIT_FAILED, EXIT_FAULTS, describe_error, note, say
+from vecgate.client import Client, Unreachable, VecgateError
+from vecgate.v1 import evaluation_service_pb2 as pb
+from vecgate.v1 import scope_pb2
+
+RETRY_S = 10.0
+"""Between tries while the server makes another evaluation; it makes one at a time."""
+
+CollectionsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="COLLECTION...",
+        help="Collections, each as NAME, or as NAME/TENANT if it has tenants.",
+        show_default=False,
+    ),
+]
+ReportsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--reports",
+        exists=True,
+        file_okay=False,
+        writable=True,
+        metavar="FOLDER",
+        help="Compare with the last evaluation of each collection in this folder, and leave today's there.",
+        show_default=False,
+    ),
+]
+
+
+def check(
+    context: typer.Context,
+    *,
+    collections: CollectionsArgument,
+    reports: ReportsOption = None,
+    sample: SampleOption = 200,
+    max_objects: MaxObjectsOption = 1_000_000,
+    address: AddressOption = None,
+) -> None:
+    """Check the vectors of collections: evaluate each by its own objects, and say what is broken or has changed.
+
+    Exit codes: 0 if all are sound, 4 if faults were found, 1 if a collection could not be evaluated, 3 if no server
+    answers. While the server makes another evaluation, this waits.
+    """
+    failed = faults = 0
+    with connected(context, address, EVALUATION_TIMEOUT_S) as client:
+        for name in collections:
+            collection, _, tenant = name.partition("/")
+            request = pb.EvaluateCollectionRequest(
+                collection=collection,
+                scope=scope_pb2.Scope(tenant=tenant),
+                objects=pb.ObjectQueries(sample_size=sample),
+                max_objects=max_objects,
+            )
+            file = None if reports is None else reports / f"{quote(name, safe='')}.json"
+            try:
+                faults += _check_one(client, name, request, file)
+            except Unreachable:
+                raise
+            except VecgateError as error:
+                note(f"{name}: {describe_error(error, target=client.target)[0]}")
+                failed += 1
+    if failed or faults:
+        raise typer.Exit(EXIT_FAILED if failed else EXIT_FAULTS)
+
+
+def _check_one(client: Client, name: str, request: pb.EvaluateCollectionRequest, file: Path | None) -> int:
+    """Say how a collection is, and return the number of its faults.
+
+    Raises:
+        VecgateError: it could not be evaluated.
+    """
+    faults = []
+    if file is not None and file.exists():
+        try:
+            request.earlier.CopyFrom(parse_report(file.read_bytes()))
+        except ValueError:
+            faults.append(f"{file} has no report to compare with; today's takes its place")
+    try:
+        found = _evaluate(client, request)
+    except VecgateError as error:
+        if not error.violations or not all(each.field.startswith("earlier") for each in error.violations):
+            raise
+        faults.append(f"cannot be compared with the last evaluation, and today's takes its place: {error.message}")
+        request.ClearField("earlier")
+        found = _evaluate(client, request)
+    faults += [each.message for each in found.findings if each.fault]
+    say(f"{name}: {found.object_count} objects, {f'{len(faults)} faults' if faults else 'sound'}")
+    for each in faults:
+        say(f"  {each}", style="yellow")
+    if file is not None:
+        _keep(found, file)
+    return len(faults)
+
+
+def _evaluate(client: Client, request: pb.EvaluateCollectionRequest) -> pb.Evaluation:
+    while True:
+        try:
+            return run_evaluation(client, request)
+        except VecgateError as error:
+            if error.reason != "OVERLOADED":
+                raise
+            time.sleep(error.retry_after_s or RETRY_S)
+
+
+def _keep(found: pb.Evaluation, file: Path) -> None:
+    """Write an evaluation as `vecgate evaluate --json` prints it, all of it or nothing."""
+    content = json_format.MessageToDict(found, preserving_proto_field_name=True)
+    written = file.with_name(f".{file.name}.new")
+    written.write_text(json.dumps(content), encoding="utf-8")
+    written.replace(file)

@@ -1,0 +1,129 @@
+"""`vecgate check`, against a server over a store in memory."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pytest
+from click.testing import Result
+from grpc import StatusCode
+from typer.testing import CliRunner
+
+from service.cli import app, checking
+from service.domain import StoredObject
+from tests.service.conftest import Wire, start_wire, stop_wire
+from vecgate.client import Client, VecgateError
+from vecgate.v1 import evaluation_service_pb2 as pb
+
+IDS = [UUID(int=number + 1) for number in range(60)]
+
+
+@pytest.fixture
+async def checked() -> AsyncIterator[Wire]:
+    """A collection whose vectors are sound."""
+    wire = await start_wire()
+    await wire.create_pictures()
+    within = wire.store._objects.setdefault("Pictures", {})
+    for id_ in IDS:
+        within[id_] = StoredObject(id_, vectors={"default": wire.embedder.vector(f"thing {id_}")})
+    yield wire
+    await stop_wire(wire)
+
+
+async def run(wire: Wire, *arguments: str) -> Result:
+    command = ["--address", f"127.0.0.1:{wire.server.port}", "check", *arguments]
+    return await asyncio.to_thread(CliRunner().invoke, app, command)
+
+
+def files(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir()]
+
+
+async def test_a_sound_collection_ends_with_0_and_leaves_its_evaluation_for_the_next_time(
+    checked: Wire, tmp_path: Path
+) -> None:
+    first = await run(checked, "Pictures", "--reports", str(tmp_path))
+    second = await run(checked, "Pictures", "--reports", str(tmp_path))
+
+    assert [first.exit_code, second.exit_code] == [0, 0], first.output + second.output
+    assert "Pictures: 60 objects, sound" in first.output
+    assert files(tmp_path) == ["Pictures.json"]
+    kept = json.loads((tmp_path / "Pictures.json").read_text())
+    assert kept["report"]["collection"] == "Pictures"
+    assert len(kept["drift"]["changes"]) > 10
+
+
+async def test_faults_end_with_4_and_are_named(checked: Wire) -> None:
+    within = checked.store._objects["Pictures"]
+    within[IDS[0]].vectors = {}
+
+    result = await run(checked, "Pictures")
+
+    assert result.exit_code == 4
+    assert "Pictures: 60 objects, 1 faults" in result.output
+    assert "1 of 60 objects lack it" in result.output
+
+
+async def test_what_has_changed_since_the_last_time_is_a_fault_once(checked: Wire, tmp_path: Path) -> None:
+    await run(checked, "Pictures", "--reports", str(tmp_path))
+    random, within = np.random.default_rng(1), checked.store._objects["Pictures"]
+    for id_ in IDS:
+        vector = random.standard_normal(8).astype(np.float32)
+        within[id_].vectors = {"default": vector / np.linalg.norm(vector)}
+
+    changed = await run(checked, "Pictures", "--reports", str(tmp_path))
+    after = await run(checked, "Pictures", "--reports", str(tmp_path))
+
+    assert [changed.exit_code, after.exit_code] == [4, 0]
+    assert "of the same objects have another vector than before" in changed.output
+
+
+@pytest.mark.parametrize("content", ["", '{"report": {"format": 9}}'])
+async def test_a_report_that_cannot_be_compared_is_named_once_and_replaced(
+    checked: Wire, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "Pictures.json").write_text(content)
+
+    replaced = await run(checked, "Pictures", "--reports", str(tmp_path))
+    after = await run(checked, "Pictures", "--reports", str(tmp_path))
+
+    assert [replaced.exit_code, after.exit_code] == [4, 0]
+    assert "today's takes its place" in replaced.output
+
+
+async def test_a_collection_that_cannot_be_evaluated_ends_with_1_after_the_others(checked: Wire) -> None:
+    result = await run(checked, "Nowhere", "Pictures", "Pictures/some")
+
+    assert result.exit_code == 1
+    assert "Nowhere: COLLECTION_NOT_FOUND" in result.output
+    assert "Pictures: 60 objects, sound" in result.output
+    assert "Pictures/some: INVALID_INPUT: scope.tenant" in result.output
+
+
+def test_no_server_ends_with_3() -> None:
+    assert CliRunner().invoke(app, ["--address", "127.0.0.1:1", "check", "Pictures"]).exit_code == 3
+
+
+def test_a_server_that_evaluates_something_else_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = VecgateError(StatusCode.UNAVAILABLE, "busy", reason="OVERLOADED", retry_after_s=3)
+    answers: Iterator[VecgateError | pb.Evaluation] = iter([busy, busy, pb.Evaluation(object_count=7)])
+    waits: list[float] = []
+
+    def evaluate(client: Client, request: pb.EvaluateCollectionRequest) -> pb.Evaluation:
+        del client, request
+        answer = next(answers)
+        if isinstance(answer, VecgateError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(checking, "run_evaluation", evaluate)
+    monkeypatch.setattr(checking.time, "sleep", waits.append)
+
+    result = CliRunner().invoke(app, ["check", "Pictures"])
+
+    assert result.exit_code == 0
+    assert "7 objects, sound" in result.output
+    assert waits == [3, 3]
