@@ -8,7 +8,7 @@ import enum
 import importlib.util
 import ipaddress
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 from embedders.clip.files import CONFIG_FILE, MODELS_DIR, WEIGHTS_FILES
 from embedders.nim.address import resolve_proxy
+from service.fetching import Origin, load_origins
 from service.settings import (
     ClipSettings,
+    InvalidSettings,
     NimConnectionSettings,
     Settings,
     WeaviateSettings,
@@ -107,10 +109,26 @@ def reach_of(host: str) -> Reach:
 
 def diagnose(settings: Settings) -> Diagnosis:
     """Return what settings need and what is wrong with them."""
-    return Diagnosis(tuple(_contacts(settings)), tuple(_faults(settings)), tuple(_notes(settings)))
+    origins, faults = _origins(settings)
+    return Diagnosis(
+        tuple(_contacts(settings, origins)),
+        (*_faults(settings), *faults),
+        (*_notes(settings), *_notes_on_origins(origins)),
+    )
 
 
-def _contacts(settings: Settings) -> Iterator[Contact]:
+def _origins(settings: Settings) -> tuple[tuple[Origin, ...], list[str]]:
+    """Return the origins that images may be fetched from, or what is wrong with their list."""
+    file = settings.fetch.origins_file
+    if file is None:
+        return (), []
+    try:
+        return load_origins(file), []
+    except InvalidSettings as error:
+        return (), str(error).splitlines()
+
+
+def _contacts(settings: Settings, origins: Sequence[Origin]) -> Iterator[Contact]:
     for name, group in chain(settings.ordered.items(), settings.rerankers.items()):
         if isinstance(group, NimConnectionSettings):
             named = variable("embedders", name, "base_url")
@@ -123,6 +141,9 @@ def _contacts(settings: Settings) -> Iterator[Contact]:
         yield Contact("Weaviate's HTTP port", str(http), variable("weaviate", "http_url"), reach_of(http.host))
         named = "http_url" if where.grpc_url is None else "grpc_url"
         yield Contact("Weaviate's gRPC port", str(grpc), variable("weaviate", named), reach_of(grpc.host))
+    for each in origins:
+        named = variable("fetch", "origins_file")
+        yield Contact(f"images of {each.name}", str(each.root), named, reach_of(each.root.host))
     if (collector := trace_collector(os.environ)) is not None:
         host = urlsplit(collector.endpoint).hostname or ""
         yield Contact("the collector of traces", collector.endpoint, collector.variable, reach_of(host))
@@ -177,6 +198,14 @@ def _notes(settings: Settings) -> Iterator[str]:
         yield from _open_to_all("server", settings.server.host)
         if settings.web.enabled:
             yield from _open_to_all("web", settings.web.host)
+
+
+def _notes_on_origins(origins: Sequence[Origin]) -> Iterator[str]:
+    for each in origins:
+        if each.private_addresses:
+            yield f"images of {each.name}: its host may have private addresses and those of this machine"
+        if each.root.scheme == "http" and (each.bearer_token_file or each.basic_auth_file):
+            yield f"images of {each.name}: its credentials are sent without TLS"
 
 
 def _open_to_all(group: str, host: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from embedders.images.decoders import LEAST_PROCESSES, MOST_PROCESSES, Decoders
 from embedders.nim.embedder import NimConfig
 from embedders.nim.reranking import NimRerankConfig
 from embedders.reranking import WatchedReranker
-from service.fetching import Fetcher, read_origins
+from service.fetching import Fetcher, load_origins
 from service.settings import (
     ClipSettings,
     InvalidSettings,
@@ -118,13 +118,7 @@ def build_fetcher(settings: Settings) -> Fetcher:
         InvalidSettings: the list cannot be read, or breaks rules.
     """
     file = settings.fetch.origins_file
-    if file is None:
-        return Fetcher()
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InvalidSettings(f"{file} cannot be read: {error.strerror}") from error
-    return Fetcher(read_origins(content, str(file)))
+    return Fetcher() if file is None else Fetcher(load_origins(file))
 
 
 def embedder_configs(

@@ -201,6 +201,15 @@ ROWS: dict[str, list[Panel]] = {
         ("Vectors a second", "reqps", {"{{origin}}": total("vecgate_import_vectors_total", "origin")}),
         ("Pods that reach Weaviate", "short", {"pods": gauge("vecgate_store_up")}),
     ],
+    "Images by URI": [
+        ("Fetches a second", "reqps", {"{{outcome}}": total("vecgate_image_fetches_total", "outcome")}),
+        ("Fetched bytes a second", "Bps", {"bytes": f"sum ({rate('vecgate_image_fetched_bytes_total')})"}),
+        (
+            "Duration of a fetch",
+            "s",
+            {f"p{share * 100:.0f}": quantile(share, "vecgate_image_fetch_seconds") for share in (0.5, 0.95)},
+        ),
+    ],
     "Pods": [
         (
             "Memory",

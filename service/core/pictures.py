@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import replace
+from time import perf_counter
 from typing import Protocol
 
 from embedders.contract import InputLimits
@@ -19,6 +20,7 @@ from service.errors import (
     rejection,
 )
 from service.process.holding import hold
+from service.process.metrics import FETCH_SECONDS, FETCHED_BYTES, FETCHES
 
 MAX_TOGETHER_BYTES = 128 * 1024 * 1024
 """Bytes of the fetched pictures of one object, of one EmbedInputs call, or of one search."""
@@ -30,7 +32,13 @@ AT_ONCE = 16
 """Pictures of one part that are fetched at the same time; objects, and pictures, that an import fetches ahead."""
 
 Fault = ImageUriNotAllowed | ImageNotServed | ImageUnreachable | ImageTooLarge
-FAULTS = (ImageUriNotAllowed, ImageNotServed, ImageUnreachable, ImageTooLarge)
+OUTCOMES: dict[type[Fault], str] = {
+    ImageUriNotAllowed: "not_allowed",
+    ImageNotServed: "not_served",
+    ImageUnreachable: "unreachable",
+    ImageTooLarge: "too_large",
+}
+"""What the metrics call a fetch that ended so."""
 Fetched = bytes | Fault
 """A picture, or why there is none."""
 _Ahead = deque[tuple[int, asyncio.Task[DraftObject]]]
@@ -166,6 +174,17 @@ class Pictures:
         return {path: task.result() for path, task in tasks.items()}
 
     async def _one(self, uri: str, count: Callable[[int], None]) -> Fetched:
+        start_s = perf_counter()
+        found = await self._fetched(uri, count)
+        FETCH_SECONDS.observe(perf_counter() - start_s)
+        if isinstance(found, bytes):
+            FETCHES.labels("fetched").inc()
+            FETCHED_BYTES.inc(len(found))
+        else:
+            FETCHES.labels(OUTCOMES[type(found)]).inc()
+        return found
+
+    async def _fetched(self, uri: str, count: Callable[[int], None]) -> Fetched:
         if self._source is None:
             return ImageUriNotAllowed(
                 "this server fetches no images; send their bytes, or ask its operator to list the origin"
@@ -179,7 +198,7 @@ class Pictures:
 
         try:
             return await self._source.fetch(uri, max_bytes=self._max_image_bytes, count=note)
-        except FAULTS as error:
+        except tuple(OUTCOMES) as error:
             count(-held)
             # Without the frames, which hold what has arrived.
             return error.with_traceback(None)

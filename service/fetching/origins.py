@@ -118,6 +118,19 @@ def read_origins(content: bytes, where: str) -> tuple[Origin, ...]:
     return tuple(origins)
 
 
+def load_origins(file: Path) -> tuple[Origin, ...]:
+    """Return the origins of a file.
+
+    Raises:
+        InvalidSettings: it cannot be read, or breaks rules.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InvalidSettings(f"{file} cannot be read: {error.strerror}") from error
+    return read_origins(content, str(file))
+
+
 def _origin(name: str, entry: _Entry) -> Origin:
     return Origin(
         name=name,

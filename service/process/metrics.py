@@ -117,12 +117,26 @@ EVALUATION_TIME = Gauge(
     ["collection", "tenant"],
     multiprocess_mode="mostrecent",
 )
+FETCHES = Counter(
+    "vecgate_image_fetches_total",
+    "Images named by URI whose fetch ended: fetched, not_allowed (no listed origin, or an address that may not be "
+    "called), not_served (the origin has none), unreachable (the origin does not answer), or too_large.",
+    ["outcome"],
+)
+FETCHED_BYTES = Counter("vecgate_image_fetched_bytes_total", "Bytes of fetched images.")
+FETCH_SECONDS = Histogram(
+    "vecgate_image_fetch_seconds",
+    "Duration of fetches of images, with the wait for a free connection to the origin and with redirects.",
+    buckets=SECONDS,
+)
 BUILD = Info("vecgate_build", "1, with the release of Vecgate and the Python that runs it.")
 BUILD.info({"version": version("vecgate"), "python": platform.python_version()})
 
 # Prometheus does not see the first increase of a counter that appears with it, so these exist from the start.
 for _outcome in ("stored", "skipped", "rejected", "failed"):
     IMPORT_OBJECTS.labels(_outcome)
+for _outcome in ("fetched", "not_allowed", "not_served", "unreachable", "too_large"):
+    FETCHES.labels(_outcome)
 for _origin in ("computed", "supplied", "absent", "missing"):
     IMPORT_VECTORS.labels(_origin)
 

@@ -281,6 +281,24 @@ def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
     assert [port["port"] for port in made["ingress"][0]["ports"]] == ["grpc", "http"]
 
 
+ORIGINS = {"secrets": {"fetch": {"origins": {"existingSecret": "origins", "key": "origins.toml"}}}}
+STORE = {
+    "networkPolicy": {"egress": {"fetch": {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "podPorts": [443, 9000]}}}
+}
+
+
+@pytest.mark.parametrize(("values", "ports"), [({}, []), (ORIGINS, []), (STORE, []), (ORIGINS | STORE, [443, 9000])])
+def test_images_are_fetched_only_from_where_the_values_say_and_only_with_origins(
+    values: dict[str, Any], ports: list[int]
+) -> None:
+    manifests = render(values)
+    found = [rule for rule in policy(manifests)["egress"] if rule["to"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]]
+
+    assert [port["port"] for rule in found for port in rule["ports"]] == ports
+    assert len(policy(manifests)["egress"]) == 3 + bool(ports)
+    assert broken_rules(manifests) == {}
+
+
 def test_names_are_resolved_by_a_cache_on_the_node_too_and_nothing_else_is_asked_there() -> None:
     node = {"ipBlock": {"cidr": "169.254.0.0/16"}}
     for component in ("server", "test"):

@@ -232,3 +232,48 @@ def test_wrong_settings_are_all_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert done.exit_code == 2
     assert all(name in done.stderr for name in ("VECGATE_SERVER__PORT", "VECGATE_EMBEDDERS__CLIP__DEVICE", "/nowhere"))
+
+
+ORIGINS = """
+[origins.catalogue]
+url = "https://pictures.example.com/catalogue/"
+
+[origins.archive]
+url = "http://10.1.2.3:9000/archive/"
+bearer_token_file = "TOKEN"
+private_addresses = true
+"""
+
+
+def test_origins_of_images_are_named_with_what_they_may(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    token, file = tmp_path / "token", tmp_path / "origins.toml"
+    token.write_text("secret")
+    file.write_text(ORIGINS.replace("TOKEN", str(token)))
+    configured(monkeypatch, FETCH__ORIGINS_FILE=str(file))
+
+    found = diagnose(load_settings())
+
+    images = [(each.what, each.where, each.reach) for each in found.contacts if each.what.startswith("images")]
+    assert images == [
+        ("images of catalogue", "https://pictures.example.com/catalogue/", Reach.OUTSIDE),
+        ("images of archive", "http://10.1.2.3:9000/archive/", Reach.SITE),
+    ]
+    assert found.faults == ()
+    assert found.notes == (
+        "images of archive: its host may have private addresses and those of this machine",
+        "images of archive: its credentials are sent without TLS",
+    )
+
+
+def test_a_list_of_origins_that_the_server_would_refuse_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "origins.toml"
+    file.write_text('[origins.a]\nurl = "https://a.example/no-folder"\n[origins.b]\nurl = "ftp://b.example/"\n')
+    configured(monkeypatch, FETCH__ORIGINS_FILE=str(file))
+
+    done = CliRunner().invoke(app, ["doctor"])
+
+    assert done.exit_code == 1
+    assert f"{file}: origins.a.url: " in done.stdout.replace("\n", " ").replace("  ", " ")
+    assert len(diagnose(load_settings()).faults) == 2

@@ -27,7 +27,7 @@ podSelector:
     {{- include "vecgate.componentLabels" . | nindent 4 }}
 {{- end -}}
 
-{{/* Whom pods may call: DNS, Weaviate, and the NIMs and the collector of traces if there are any. */}}
+{{/* Whom pods may call: DNS, Weaviate, and the NIMs, the origins of images and the collector of traces if there are any. */}}
 {{- define "vecgate.egress" -}}
 {{- $egress := .Values.networkPolicy.egress -}}
 {{- $weaviate := .Values.settings.weaviate -}}
@@ -40,6 +40,9 @@ podSelector:
 {{- end -}}
 {{- if $ports -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.nim.to (concat $ports $egress.nim.podPorts) (list "TCP")) -}}
+{{- end -}}
+{{- if dig "fetch" "origins" "existingSecret" "" .Values.secrets -}}
+{{- include "vecgate.networkPolicyRule" (list "to" $egress.fetch.to $egress.fetch.podPorts (list "TCP")) -}}
 {{- end -}}
 {{- with .Values.tracing.endpoint -}}
 {{- $ports := prepend $egress.tracing.podPorts (include "vecgate.portOfUrl" .) -}}

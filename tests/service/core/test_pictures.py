@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing
 
 import pytest
+from prometheus_client import REGISTRY
 
 from embedders.errors import ImageTooLarge
 from service.core import pictures
 from service.core.objects.checks import DraftObject
 from service.core.pictures import AT_ONCE, PART, Pictures
-from service.errors import ImageNotServed, ImageUriNotAllowed
+from service.errors import ImageNotServed, ImageUnreachable, ImageUriNotAllowed
 from service.process.holding import hold
 
 
@@ -169,3 +170,47 @@ async def test_an_object_says_which_of_its_images_is_missing() -> None:
     assert str(broken.error) == 'objects[3].images["b"].uri: it broke'
     assert broken.images == {"a": bytes(2)}
     assert broken.fetched == 2
+
+
+class Broken:
+    """A source that raises what it is told to."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def fetch(self, uri: str, *, max_bytes: int, count: Callable[[int], None] | None = None) -> bytes:
+        del uri, max_bytes, count
+        raise self._error
+
+
+def measured(outcome: str) -> tuple[float, ...]:
+    """Return the metrics of fetches: of this outcome, their bytes, and how many were timed."""
+    samples = (
+        ("vecgate_image_fetches_total", {"outcome": outcome}),
+        ("vecgate_image_fetched_bytes_total", {}),
+        ("vecgate_image_fetch_seconds_count", {}),
+    )
+    return tuple(REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in samples)
+
+
+async def test_fetched_images_are_counted_with_their_bytes() -> None:
+    before = measured("fetched")
+    await Pictures(Shelf()).fetch({"a": "6", "b": "4"})
+
+    assert [now - was for now, was in zip(measured("fetched"), before, strict=True)] == [2, 10, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (ImageUriNotAllowed("x"), "not_allowed"),
+        (ImageNotServed("x"), "not_served"),
+        (ImageUnreachable("x"), "unreachable"),
+        (ImageTooLarge("x"), "too_large"),
+    ],
+)
+async def test_fetches_that_fail_are_counted_by_their_outcome(error: Exception, outcome: str) -> None:
+    before = measured(outcome)
+    await Pictures(Broken(error)).fetch({"a": "https://a.example/"})
+
+    assert [now - was for now, was in zip(measured(outcome), before, strict=True)] == [1, 0, 1]
