@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from uuid import UUID
 
 from service.bulk.ledger import Totals
-from service.bulk.stages import Target
+from service.bulk.stages import Target, patiently
 from service.core.objects.writing import IndexEntries
 from service.domain import Collection, ReturnFields, Scope
-from service.errors import TenantNotFound
+from service.errors import StoreUnavailable, TenantNotFound
 from service.store.base import Store
 
 SAMPLE = 200
@@ -99,6 +100,8 @@ async def count_objects(store: Store, collection: Collection, scope: Scope) -> i
 async def look_into(store: Store, target: Target, before: int, ids: Iterable[UUID]) -> InCollection:
     """Count the objects of a collection, search some by their own vectors, and mend what Weaviate lost.
 
+    Waits for a store that does not answer, as long as the target's patience lasts.
+
     Args:
         store: where the collection is.
         target: the collection.
@@ -109,20 +112,40 @@ async def look_into(store: Store, target: Target, before: int, ids: Iterable[UUI
         LedgerFailed: ids cannot be read.
         StoreUnavailable: the store does not answer.
     """
-    collection, scope, entries = target.collection, target.scope, IndexEntries(store)
-    vectors = [each for each in collection.bound_part.vectors if not each.multi]
-    fields = ReturnFields(vectors=[each.name for each in vectors])
-    sampled = absent = mended = unfound = 0
+    found = InCollection(before, 0, 0, 0, 0, 0)
     left = iter(ids)
     # Reading them may wait for an object store.
     while some := await asyncio.to_thread(lambda: set(islice(left, AT_ONCE))):
-        found = await store.get_objects(collection.name, list(some), fields, scope)
-        sampled += len(some)
-        absent += len(some) - len(found)
-        for vector in vectors:
-            having = {id_: each.vectors[vector.name] for id_, each in found.items() if vector.name in each.vectors}
-            mending = await entries.mend(collection.name, vector, having, scope)
-            mended += len(mending.found)
-            unfound += len(mending.unseen) + len(mending.failures) + len(mending.gone)
-    counted = await count_objects(store, collection, scope)
-    return InCollection(before, counted, sampled, absent, mended, unfound)
+        look = partial(_look_for, store, target, some)
+        absent, mended, unfound = await patiently(look, StoreUnavailable, target.patience_s)
+        found = replace(
+            found,
+            sampled=found.sampled + len(some),
+            absent=found.absent + absent,
+            mended=found.mended + mended,
+            unfound=found.unfound + unfound,
+        )
+    count = partial(count_objects, store, target.collection, target.scope)
+    return replace(found, counted=await patiently(count, StoreUnavailable, target.patience_s))
+
+
+async def _look_for(store: Store, target: Target, ids: set[UUID]) -> tuple[int, int, int]:
+    """Return how many of some objects are absent, were mended, and are not found.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    collection, scope, entries = target.collection, target.scope, IndexEntries(store)
+    vectors = [each for each in collection.bound_part.vectors if not each.multi]
+    fields = ReturnFields(vectors=[each.name for each in vectors])
+    mended = unfound = 0
+    there = await store.get_objects(collection.name, list(ids), fields, scope)
+    for vector in vectors:
+        having = {id_: each.vectors[vector.name] for id_, each in there.items() if vector.name in each.vectors}
+        mending = await entries.mend(collection.name, vector, having, scope)
+        for failure in mending.failures.values():
+            if isinstance(failure, StoreUnavailable):
+                raise failure
+        mended += len(mending.found)
+        unfound += len(mending.unseen) + len(mending.failures) + len(mending.gone)
+    return len(ids) - len(there), mended, unfound

@@ -113,7 +113,7 @@ class Decode:
         made = {}
         for name, content in pictures.items():
             try:
-                made[name] = await _patiently(partial(self._scaled, content), EmbedderUnavailable, self._patience_s)
+                made[name] = await patiently(partial(self._scaled, content), EmbedderUnavailable, self._patience_s)
             except InputRejected as error:
                 _reject(row, rejection(error, f'images["{name}"].content'))
                 return
@@ -180,7 +180,7 @@ class Embed:
             return candidates
 
         try:
-            candidates = await _patiently(attempt, AGAIN, self._target.patience_s)
+            candidates = await patiently(attempt, AGAIN, self._target.patience_s)
         except (EmbedderError, ServiceError) as error:
             raise BulkStopped(f"the embedder does not work: {error}") from error
         for row, candidate in zip(rows, candidates, strict=True):
@@ -271,7 +271,7 @@ class Write:
 
         try:
             async with self._room:
-                await _patiently(watched, StoreUnavailable, self._target.patience_s)
+                await patiently(watched, StoreUnavailable, self._target.patience_s)
         except ServiceError as error:
             # An object that is this large is alone in its write. The errors of a tenant are of all objects.
             if type(error) is not StoreRejected or rows[0].size <= WRITE_BYTES:
@@ -304,7 +304,7 @@ def _reject(row: Row, error: ServiceError | EmbedderError) -> None:
     row.reject(reason_for(error), str(error))
 
 
-async def _patiently(
+async def patiently(
     attempt: Callable[[], Awaitable[T]], passing: Any, patience_s: float, *, first_pause_s: float = 0.5
 ) -> T:
     """Try something again for as long as it fails by what may pass, and return what it returns.

@@ -26,7 +26,9 @@ from service.rpc.shared.bounds import RequestLimits
 from service.settings import LimitSettings, LogSettings, ServerSettings, WeaviateSettings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
+from tests.bench.bulk import bench_bulk, bench_bulk_memory, bench_bulk_workers
 from tests.bench.calls import bench_call
+from tests.bench.kills import bench_kills
 from tests.bench.nim import bench_nim
 from tests.bench.peers import bench_peers
 from tests.bench.quotas import bench_quotas
@@ -209,6 +211,10 @@ BENCHMARKS: dict[str, Work] = {
     "workers": bench_workers,
 }
 LONG: dict[str, Work] = {
+    "bulk": in_thread(bench_bulk),
+    "bulk-memory": in_thread(bench_bulk_memory),
+    "bulk-workers": in_thread(bench_bulk_workers),
+    "kills": in_thread(bench_kills),
     "peers": in_thread(bench_peers),
     "quotas": bench_quotas,
     "soak": bench_soak,

@@ -7,7 +7,7 @@ from service.bulk.ledger import Totals
 from service.bulk.reconciling import InCollection, Reconciliation, count_objects, look_into
 from service.bulk.stages import Target
 from service.domain import Collection, MultiTenancy, NamedVector, Scope, Space, StoredObject
-from service.errors import TenantNotFound
+from service.errors import StoreUnavailable, TenantNotFound
 from service.settings import WeaviateSettings
 from tests.fakes.store import FakeStore
 
@@ -60,16 +60,34 @@ async def test_a_tenant_that_the_first_write_creates_has_no_objects_yet():
         await count_objects(store, with_tenants(auto_creation=False), Scope("new"))
 
 
-async def test_objects_are_looked_for_a_few_at_a_time_as_their_ids_come(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("service.bulk.reconciling.AT_ONCE", 2)
+async def filled() -> tuple[FakeStore, Collection]:
+    """Return a store with a collection of five objects."""
     store, own = FakeStore(), Collection("Photos", (), (NamedVector("main", Space("fake", 2, "fake/model")),))
     await store.create_collection(own)
     vectors = [np.array([1, n], np.float32) for n in range(5)]
     await store.put_objects(
         "Photos", [StoredObject(UUID(int=n), vectors={"main": each}) for n, each in enumerate(vectors)]
     )
+    return store, own
+
+
+async def test_objects_are_looked_for_a_few_at_a_time_as_their_ids_come(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("service.bulk.reconciling.AT_ONCE", 2)
+    store, own = await filled()
 
     ids = (UUID(int=n) for n in range(7))
     found = await look_into(store, Target(own, Scope(), WeaviateSettings(), 0.0), 0, ids)
 
     assert found == InCollection(before=0, counted=5, sampled=7, absent=2, mended=0, unfound=0)
+
+
+@pytest.mark.parametrize("method", ["get_objects", "search", "reindex_vector", "count_objects"])
+async def test_a_store_that_does_not_answer_for_a_while_is_waited_for(method: str):
+    store, own = await filled()
+    store.lost.add((UUID(int=3), "main"))
+    store.fail_next_of(method, StoreUnavailable("Weaviate does not answer"))
+
+    ids = (UUID(int=n) for n in range(5))
+    found = await look_into(store, Target(own, Scope(), WeaviateSettings(), 600.0), 0, ids)
+
+    assert found == InCollection(before=0, counted=5, sampled=5, absent=0, mended=1, unfound=0)
