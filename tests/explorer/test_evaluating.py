@@ -24,7 +24,7 @@ from tests.explorer.watching import Watch
 from vecgate.v1 import evaluation_service_pb2 as pb
 
 CAPTIONS = f"#/evaluate?collection={COLLECTION}&by=captions&property=name&limit=3"
-TIMES = ("time", "embedding_time", "mean_time", "median_time", "p95_time")
+TIMES = ("time", "embedding_time", "mean_time", "median_time", "p95_time", "end_time")
 CALL = "**/EvaluateCollection"
 
 
@@ -158,6 +158,30 @@ async def test_queries_and_answers_come_from_files_that_are_dropped(
     await expect(page.get_by_alt_text("The picture that is searched by")).to_have_count(
         sum(each["id"] == "photo" for each in expected.get("queries", []))
     )
+
+
+async def test_an_evaluation_is_compared_with_one_that_was_saved(page: Page, gallery: Serving, tmp_path: Path) -> None:
+    await page.goto(f"{CAPTIONS}&sample=20")
+    await run(page)
+    earlier = tmp_path / "evaluation.json"
+    earlier.write_text(json.dumps(await saved(page)), encoding="utf-8")
+    captions = pb.CaptionQueries(property="name", sample_size=20)
+    request = pb.EvaluateCollectionRequest(collection=COLLECTION, captions=captions, limit=3)
+    json_format.ParseDict(json.loads(earlier.read_text())["report"], request.earlier)
+    expected = as_json(await evaluated(gallery, request))["drift"]
+
+    await drop(page.get_by_role("main"), earlier)
+    await expect(page.get_by_text("Compared with the evaluation in evaluation.json")).to_be_visible()
+    await page.get_by_role("button", name="Evaluate", exact=True).click()
+
+    table = page.get_by_role("region", name="Differences from the earlier evaluation")
+    await expect(table.locator("tbody tr")).to_have_count(len(expected["changes"]))
+    await expect(table.get_by_role("row", name="the collection objects 128 128")).to_be_visible()
+    found = (await saved(page))["drift"]
+    assert found["since"] == expected["since"]
+    assert [each for each in found["changes"] if "TIME" not in each["kind"]] == [
+        each for each in expected["changes"] if "TIME" not in each["kind"]
+    ]
 
 
 async def test_an_evaluation_is_stopped_and_another_one_begun(page: Page) -> None:

@@ -5,8 +5,8 @@ import { headOf } from "../envelopes";
 import type { Command } from "../parts/commands";
 import { ascii, GRPC_ADDRESS, KEY_HEADER, shell } from "../shell";
 import type { EvaluateCollectionRequestJson } from "../types";
-import type { QueryFiles } from "./query-files";
 import { DEFAULTS, isPresent, type Wishes, wayWords, waysOf } from "./request";
+import type { Given } from "./run";
 
 /** The name of the file with a request that is too long for a command. */
 export const REQUEST_FILE = "evaluation-request.json";
@@ -17,10 +17,15 @@ export function requestText(request: EvaluateCollectionRequestJson): string {
   return ascii(JSON.stringify(request));
 }
 
+/** Whether a request may be too long for a command, and is read from a file. */
+export function isLong(request: EvaluateCollectionRequestJson): boolean {
+  return request.queries !== undefined || request.earlier !== undefined;
+}
+
 /** Write an evaluation as commands; queries of files are read from files. */
-export function toCommands(wishes: Wishes, request: EvaluateCollectionRequestJson, files: QueryFiles | undefined, images: ReadonlySet<string>): Command[] {
+export function toCommands(wishes: Wishes, request: EvaluateCollectionRequestJson, given: Given, images: ReadonlySet<string>): Command[] {
   const text = requestText(request);
-  const isFile = wishes.by === "queries";
+  const isFile = isLong(request);
   const key = hasKey() ? `-H ${KEY_HEADER} ` : "";
   const plain = base.protocol === "https:" ? "" : "-plaintext ";
   const head = [...headOf(new TextEncoder().encode(text).length)].map((each) => `\\${each.toString(8).padStart(3, "0")}`).join("");
@@ -33,11 +38,11 @@ export function toCommands(wishes: Wishes, request: EvaluateCollectionRequestJso
       text: `{ printf '${head}'; ${content}; } | curl -sS ${shell(new URL(METHOD, base).href)} \\\n  -H 'content-type: application/connect+json' ${key}--data-binary @- \\\n  | LC_ALL=C tr -c '[:print:]' '\\n' | sed -n 's/^.\\{0,4\\}{"/{"/p'`,
     },
     { name: "grpcurl", grpc: true, text: `grpcurl ${plain}${key}-d ${isFile ? "@" : shell(text)} \\\n  ${GRPC_ADDRESS} ${METHOD}${isFile ? ` < ${REQUEST_FILE}` : ""}` },
-    { name: "vecgate", grpc: true, text: commandLine(wishes, files, images) },
+    { name: "vecgate", grpc: true, text: commandLine(wishes, given, images) },
   ];
 }
 
-function commandLine(wishes: Wishes, files: QueryFiles | undefined, images: ReadonlySet<string>): string {
+function commandLine(wishes: Wishes, { files, earlier }: Given, images: ReadonlySet<string>): string {
   const ways = waysOf(wishes);
   const queries = {
     objects: [["--sample", wishes.sample]],
@@ -47,6 +52,7 @@ function commandLine(wishes: Wishes, files: QueryFiles | undefined, images: Read
   const options = [
     ["--tenant", wishes.tenant],
     ...queries,
+    ["--against", earlier && fileName(earlier.name, "evaluation.json")],
     ["--limit", wishes.limit],
     ...(isPresent(ways) ? [] : ways.map((each) => ["--system", wayWords(each, images)])),
     ["--max-objects", wishes.maxObjects !== DEFAULTS["max-objects"] && wishes.maxObjects],

@@ -1,27 +1,30 @@
 import { useId, useRef, useState } from "preact/hooks";
 
+import { type Found, messageOf, suffixOf } from "../importing/folder";
 import { collectionOf, CollectionPicker, isWhole } from "../parts/collection-picker";
 import { FilesZone } from "../parts/files-zone";
 import { count, short, Text } from "../parts/text";
 import type { CollectionJson, ListEmbeddersResponseJson } from "../types";
+import { readEarlier } from "./drift";
 import { type QueryFiles, readQueryFiles } from "./query-files";
 import { isAnswered, MAX_LIMIT, MAX_SAMPLE, MAX_WAYS, PRESENT, propertiesOf, type QueryKind, type Way, type Wishes } from "./request";
+import type { Given } from "./run";
 
 interface FormProps {
   collections: CollectionJson[];
   server: ListEmbeddersResponseJson;
   wishes: Wishes;
-  files: QueryFiles | undefined;
+  given: Given;
   running: boolean;
   onChange: (wishes: Wishes) => void;
-  onFiles: (files: QueryFiles | undefined) => void;
+  onGiven: (change: Given) => void;
   onStart: () => void;
 }
 
 /** What is evaluated: where, by which queries, in which ways, and what is measured. */
-export function EvaluationForm({ collections, server, wishes, files, running, onChange, onFiles, onStart }: FormProps) {
+export function EvaluationForm({ collections, server, wishes, given, running, onChange, onGiven, onStart }: FormProps) {
   const collection = collectionOf(collections, wishes.collection) ?? {};
-  const missing = whatIsMissing(wishes, collection, files);
+  const missing = whatIsMissing(wishes, collection, given);
   const set = (change: Partial<Wishes>) => onChange({ ...wishes, ...change });
   return (
     <form class="stack evaluate" onSubmit={(event) => { event.preventDefault(); onStart(); }}>
@@ -31,9 +34,9 @@ export function EvaluationForm({ collections, server, wishes, files, running, on
         withVector={false}
         onChange={({ collection: name, tenant }) => set({ collection: name, tenant, ...(name === wishes.collection ? {} : { property: "", answerProperty: "", ways: [PRESENT] }) })}
       />
-      <Queries wishes={wishes} collection={collection} server={server} files={files} onFiles={onFiles} set={set} />
+      <Queries wishes={wishes} collection={collection} server={server} given={given} onGiven={onGiven} set={set} />
       <Ways wishes={wishes} collection={collection} server={server} set={set} />
-      <Measures wishes={wishes} files={files} set={set} />
+      <Measures wishes={wishes} given={given} set={set} />
       <div class="row">
         <button class="primary" disabled={running || missing !== ""} aria-describedby="evaluate-missing">Evaluate</button>
         <span id="evaluate-missing" class="quiet">{running ? "An evaluation is running." : missing}</span>
@@ -43,7 +46,7 @@ export function EvaluationForm({ collections, server, wishes, files, running, on
 }
 
 /** Why an evaluation cannot begin; empty if it can. */
-function whatIsMissing(wishes: Wishes, collection: CollectionJson, files: QueryFiles | undefined): string {
+function whatIsMissing(wishes: Wishes, collection: CollectionJson, { files }: Given): string {
   if (!isWhole(collection.name === undefined ? undefined : collection, { ...wishes, vector: "" })) return "Choose a collection, and its tenant if it has some.";
   if (wishes.by === "captions" && wishes.property === "") return "Choose the property with the captions.";
   if (wishes.by === "queries" && files === undefined) return "Choose or drop a file of queries.";
@@ -59,9 +62,34 @@ const KINDS: [QueryKind, string][] = [
   ["queries", "queries of a file, with or without known answers"],
 ];
 
-function Queries({ wishes, collection, server, files, onFiles, set }: { wishes: Wishes; collection: CollectionJson; server: ListEmbeddersResponseJson; files: QueryFiles | undefined; onFiles: (files: QueryFiles | undefined) => void; set: Set }) {
+interface QueriesProps {
+  wishes: Wishes;
+  collection: CollectionJson;
+  server: ListEmbeddersResponseJson;
+  given: Given;
+  onGiven: (change: Given) => void;
+  set: Set;
+}
+
+function Queries({ wishes, collection, server, given, onGiven, set }: QueriesProps) {
+  const { files, earlier } = given;
   const [failure, setFailure] = useState("");
   const name = useId();
+  const take = async (dropped: Found[]) => {
+    setFailure("");
+    try {
+      const saved = dropped.find(({ path }) => suffixOf(path) === ".json");
+      if (saved) onGiven({ earlier: readEarlier(saved.path, await saved.file.text()) });
+      const others = dropped.filter((each) => each !== saved);
+      if (others.length === 0) return;
+      set({ by: "queries" });
+      onGiven({ files: undefined });
+      const most = Number(server.limits?.maxRequestBytes) || Infinity;
+      onGiven({ files: await readQueryFiles(others, most) });
+    } catch (error) {
+      setFailure(messageOf(error));
+    }
+  };
   return (
     <fieldset class="stack">
       <legend>Search by</legend>
@@ -85,19 +113,18 @@ function Queries({ wishes, collection, server, files, onFiles, set }: { wishes: 
       </div>
       <FilesZone
         choose="Choose files"
-        hint="or drop a CSV or JSONL of queries here, with its pictures"
-        onFiles={(given) => {
-          setFailure("");
-          set({ by: "queries" });
-          readQueryFiles(given, Number(server.limits?.maxRequestBytes) || Infinity).then(onFiles, (error: unknown) => {
-            onFiles(undefined);
-            setFailure(error instanceof Error ? error.message : String(error));
-          });
-        }}
+        hint="or drop here: a CSV or JSONL of queries with its pictures; a saved evaluation, to compare with it"
+        onFiles={(dropped) => void take(dropped)}
       />
       <div aria-live="polite">
         {failure && <p class="fault"><Text>{failure}</Text></p>}
         {files && <Contents files={files} />}
+        {earlier && (
+          <p class="row">
+            <span>Compared with the evaluation in <Text clamp={80}>{earlier.name}</Text></span>
+            <button type="button" class="link" onClick={() => onGiven({ earlier: undefined })}>Do not compare</button>
+          </p>
+        )}
       </div>
     </fieldset>
   );
@@ -166,8 +193,8 @@ function WayFields({ way, wishes, collection, server, onChange }: { way: Way; wi
   );
 }
 
-function Measures({ wishes, files, set }: { wishes: Wishes; files: QueryFiles | undefined; set: Set }) {
-  const answered = isAnswered(wishes, files);
+function Measures({ wishes, given, set }: { wishes: Wishes; given: Given; set: Set }) {
+  const answered = isAnswered(wishes, given);
   return (
     <fieldset class="stack">
       <legend>What is measured</legend>

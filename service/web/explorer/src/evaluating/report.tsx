@@ -9,6 +9,7 @@ import { count, short, Text } from "../parts/text";
 import { ms } from "../parts/timing";
 import { href } from "../router";
 import type { AlphaSuggestionJson, CollectionJson, EfSuggestionJson, EstimateJson, EvaluationJson, FoundObjectsJson, JsonFloat, QueryResultJson, SystemResultJson } from "../types";
+import { DriftTable } from "./drift";
 import { Bars, Curve, type Point } from "./plots";
 import type { Run } from "./run";
 
@@ -59,7 +60,7 @@ export function Report({ run, evaluation, collection }: { run: Run; evaluation: 
           <p>Nothing stands out.</p>
         ) : (
           <ul class="findings">
-            {findings.map(({ system, message }) => <li class="note">{system && <><strong><Text clamp={80}>{system}</Text></strong>: </>}<Text>{message ?? ""}</Text></li>)}
+            {findings.map(({ system, message, fault }) => <li class={fault ? "note fault" : "note"}>{system && <><strong><Text clamp={80}>{system}</Text></strong>: </>}<Text>{message ?? ""}</Text></li>)}
           </ul>
         )}
       </Part>
@@ -74,6 +75,12 @@ export function Report({ run, evaluation, collection }: { run: Run; evaluation: 
       <Comparisons evaluation={evaluation} />
       {evaluation.ef && <BestEf found={evaluation.ef} />}
       {evaluation.alpha && <BestAlpha found={evaluation.alpha} />}
+      {evaluation.drift && (
+        <Part title="Against the earlier evaluation">
+          <p>Since {new Date(evaluation.drift.since ?? "").toLocaleString()}:</p>
+          <DriftTable drift={evaluation.drift} />
+        </Part>
+      )}
       <Vectors evaluation={evaluation} />
       <Queries run={run} evaluation={evaluation} collection={collection} />
     </>
@@ -242,7 +249,7 @@ function answersOf({ wishes, request }: Run, { id = "" }: QueryResultJson): Read
 }
 
 function QueryHead({ query: { id = "", text = "", stored }, run, collection }: { query: QueryResultJson; run: Run; collection: CollectionJson }) {
-  const picture = run.files?.pictures.get(id);
+  const picture = run.given.files?.pictures.get(id);
   return (
     <div class="query-head">
       {stored ? <StoredObject id={id} run={run} collection={collection} /> : picture && <div class="tile"><LocalPicture blob={picture} alt="The picture that is searched by" /></div>}

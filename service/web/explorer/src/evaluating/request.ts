@@ -1,7 +1,7 @@
 /** What an evaluation measures: as the form has it, as its address has it, and as the request that it is. */
 
 import type { CollectionJson, EvaluateCollectionRequestJson, EvaluatedSystemJson, WrittenQueryJson } from "../types";
-import type { QueryFiles } from "./query-files";
+import type { Given } from "./run";
 
 export type QueryKind = "objects" | "captions" | "queries";
 
@@ -103,7 +103,7 @@ function readWay(text: string): Way {
 }
 
 /** Whether the answers to the queries are known. */
-export function isAnswered({ by }: Wishes, files: QueryFiles | undefined): boolean {
+export function isAnswered({ by }: Wishes, { files }: Given): boolean {
   return by === "captions" || (by === "queries" && files?.answered === true);
 }
 
@@ -127,13 +127,13 @@ export function isPresent(ways: readonly Way[]): boolean {
 }
 
 /** The request of an evaluation, by the names in its collection. */
-export function toRequest(wishes: Wishes, collection: CollectionJson, files: QueryFiles | undefined): EvaluateCollectionRequestJson {
+export function toRequest(wishes: Wishes, collection: CollectionJson, given: Given): EvaluateCollectionRequestJson {
   const images = imageProperties(collection);
   const ways = waysOf(wishes);
-  const suggestAlpha = wishes.suggest && isAnswered(wishes, files);
+  const suggestAlpha = wishes.suggest && isAnswered(wishes, given);
   return {
     collection: wishes.collection,
-    ...queriesOf(wishes, files?.queries ?? []),
+    ...queriesOf(wishes, given.files?.queries ?? []),
     ...(isPresent(ways) ? {} : { systems: ways.map((each) => toSystem(each, images)) }),
     limit: wishes.limit,
     ...(wishes.indexRecall ? {} : { skipIndexRecall: true }),
@@ -141,6 +141,7 @@ export function toRequest(wishes: Wishes, collection: CollectionJson, files: Que
     ...(wishes.changeEf ? { allowEfChange: true } : {}),
     ...(wishes.suggest && wishes.changeEf ? { wantedRecall: wishes.wantedRecall } : {}),
     ...(suggestAlpha ? { suggestAlpha } : {}),
+    ...(given.earlier ? { earlier: given.earlier.report } : {}),
     ...(wishes.tenant ? { scope: { tenant: wishes.tenant } } : {}),
   };
 }

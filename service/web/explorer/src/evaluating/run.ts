@@ -4,13 +4,20 @@ import { useEffect, useState } from "preact/hooks";
 
 import { isCancelled, stream } from "../api";
 import type { EvaluateCollectionRequestJson, EvaluateCollectionResponseJson, EvaluationJson, EvaluationProgressJson } from "../types";
+import type { Earlier } from "./drift";
 import type { QueryFiles } from "./query-files";
 import type { Wishes } from "./request";
+
+/** What comes from files. */
+export interface Given {
+  readonly files?: QueryFiles | undefined;
+  readonly earlier?: Earlier | undefined;
+}
 
 export interface Run {
   readonly wishes: Wishes;
   readonly request: EvaluateCollectionRequestJson;
-  readonly files: QueryFiles | undefined;
+  readonly given: Given;
   readonly state: "running" | "done" | "stopped" | "failed";
   readonly progress?: EvaluationProgressJson;
   readonly evaluation?: EvaluationJson;
@@ -31,11 +38,11 @@ export function currentRun(): Run | undefined {
 }
 
 /** Begin an evaluation; one that runs is given up. */
-export function beginRun(wishes: Wishes, request: EvaluateCollectionRequestJson, files: QueryFiles | undefined): void {
+export function beginRun(wishes: Wishes, request: EvaluateCollectionRequestJson, given: Given): void {
   stopping.abort();
   const mine = (stopping = new AbortController());
-  const tell = (change: Partial<Run>) => mine === stopping && show({ wishes, request, files, state: "running", ...run, ...change });
-  show({ wishes, request, files, state: "running" });
+  const tell = (change: Partial<Run>) => mine === stopping && show({ wishes, request, given, state: "running", ...run, ...change });
+  show({ wishes, request, given, state: "running" });
   const take = ({ progress, evaluation }: EvaluateCollectionResponseJson) => tell(evaluation ? { evaluation } : progress ? { progress } : {});
   stream<EvaluateCollectionRequestJson, EvaluateCollectionResponseJson>("EvaluationService", "EvaluateCollection", request, take, mine.signal).then(
     () => tell({ state: "done" }),

@@ -1,12 +1,11 @@
 import { useState } from "preact/hooks";
 
 import { listEmbedders, useLoaded } from "../collections";
-import { REQUEST_FILE, requestText, toCommands } from "../evaluating/commands";
+import { isLong, REQUEST_FILE, requestText, toCommands } from "../evaluating/commands";
 import { EvaluationForm } from "../evaluating/form";
-import type { QueryFiles } from "../evaluating/query-files";
 import { Report } from "../evaluating/report";
 import { imageProperties, readWishes, toParams, toRequest, type Wishes } from "../evaluating/request";
-import { beginRun, currentRun, type Run, stopRun, useRun } from "../evaluating/run";
+import { beginRun, currentRun, type Given, type Run, stopRun, useRun } from "../evaluating/run";
 import { whole } from "../measures";
 import { Busy } from "../parts/busy";
 import { collectionOf, useCollections } from "../parts/collection-picker";
@@ -37,7 +36,7 @@ export function EvaluatePage({ params }: { params: URLSearchParams }) {
 
 function Evaluating({ params, collections, server }: { params: URLSearchParams; collections: CollectionJson[]; server: ListEmbeddersResponseJson }) {
   const run = useRun();
-  const [files, setFiles] = useState<QueryFiles | undefined>(() => currentRun()?.files);
+  const [given, setGiven] = useState<Given>(() => currentRun()?.given ?? {});
   const [wishes, setWishes] = useState<Wishes>(() => {
     const read = (params.size === 0 ? currentRun()?.wishes : undefined) ?? readWishes(params);
     return { ...read, collection: collectionOf(collections, read.collection)?.name ?? read.collection };
@@ -45,12 +44,12 @@ function Evaluating({ params, collections, server }: { params: URLSearchParams; 
   const start = () => {
     const collection = collectionOf(collections, wishes.collection) ?? {};
     navigate("evaluate", toParams(wishes), { replace: true });
-    beginRun(wishes, toRequest(wishes, collection, files), files);
+    beginRun(wishes, toRequest(wishes, collection, given), given);
   };
   return (
     <>
-      <EvaluationForm collections={collections} server={server} wishes={wishes} files={files} running={run?.state === "running"} onChange={setWishes} onFiles={setFiles} onStart={start} />
-      {run && <Result run={run} collection={collectionOf(collections, run.wishes.collection) ?? {}} onRetry={() => beginRun(run.wishes, run.request, run.files)} />}
+      <EvaluationForm collections={collections} server={server} wishes={wishes} given={given} running={run?.state === "running"} onChange={setWishes} onGiven={(change) => setGiven((before) => ({ ...before, ...change }))} onStart={start} />
+      {run && <Result run={run} collection={collectionOf(collections, run.wishes.collection) ?? {}} onRetry={() => beginRun(run.wishes, run.request, run.given)} />}
     </>
   );
 }
@@ -77,10 +76,10 @@ function Result({ run, collection, onRetry }: { run: Run; collection: Collection
       {evaluation && <Report run={run} evaluation={evaluation} collection={collection} />}
       <div class="row">
         {evaluation && <button type="button" onClick={() => save("evaluation.json", resultText(evaluation))}>Save as JSON</button>}
-        {wishes.by === "queries" && <button type="button" onClick={() => save(REQUEST_FILE, requestText(run.request))}>Save the request</button>}
+        {isLong(run.request) && <button type="button" onClick={() => save(REQUEST_FILE, requestText(run.request))}>Save the request</button>}
       </div>
-      <Commands make={() => toCommands(wishes, run.request, run.files, imageProperties(collection))}>
-        {wishes.by === "queries" && <p class="quiet">curl and grpcurl read the request from {REQUEST_FILE}, which is saved here; vecgate reads the files of queries.</p>}
+      <Commands make={() => toCommands(wishes, run.request, run.given, imageProperties(collection))}>
+        {isLong(run.request) && <p class="quiet">curl and grpcurl read the request from {REQUEST_FILE}, which is saved here; vecgate reads the files that were given here.</p>}
       </Commands>
     </section>
   );

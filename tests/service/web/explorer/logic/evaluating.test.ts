@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { readCsv } from "../../../../../service/web/explorer/src/csv";
+import { readEarlier } from "../../../../../service/web/explorer/src/evaluating/drift";
 import { readQueryFiles } from "../../../../../service/web/explorer/src/evaluating/query-files";
 import { readWishes, toParams } from "../../../../../service/web/explorer/src/evaluating/request";
 import { readEnvelopes, withEnvelope } from "../../../../../service/web/explorer/src/envelopes";
@@ -50,6 +51,11 @@ test("what cannot be used is named with its file and line", async () => {
   await assert.rejects(read({ "a.jsonl": "{}\n[1]\n" }), /a.jsonl: line 2 is not a JSON object/);
   await assert.rejects(read({ "a.csv": "text\na\n", "a.txt": "1 0 x\n" }), /a.txt: line 1 must be QUERY 0 ANSWER GAIN/);
   await assert.rejects(read({ "a.csv": "text\n" }), /a.csv has no queries/);
+});
+
+test("a file that is no evaluation is named", () => {
+  assert.throws(() => readEarlier("a.json", "{"), /a.json has no report to compare with/);
+  assert.throws(() => readEarlier("a.json", "[]"), /a.json has no report to compare with/);
 });
 
 test("an address says what is evaluated, and leaves out what is usual", () => {

@@ -1,0 +1,69 @@
+import { Table } from "../parts/table";
+import { count, Text } from "../parts/text";
+import { ms } from "../parts/timing";
+import type { ChangeJson, DriftJson, EvaluationReportJson } from "../types";
+
+/** An earlier evaluation of a file, to compare with. */
+export interface Earlier {
+  /** The name of its file. */
+  readonly name: string;
+  readonly report: EvaluationReportJson;
+}
+
+/** Read an evaluation that this page saved, or that `vecgate evaluate --json` printed; throws if it is none. */
+export function readEarlier(name: string, text: string): Earlier {
+  let found: unknown;
+  try {
+    found = (JSON.parse(text) as { report?: unknown }).report;
+  } catch {
+    found = undefined;
+  }
+  // Whether it can be compared is for the server to say.
+  if (typeof found !== "object" || found === null) throw new Error(`${name} has no report to compare with: give an evaluation that was saved here or printed by vecgate evaluate --json.`);
+  return { name, report: found };
+}
+
+const SHARE = (value: number) => `${(100 * value).toFixed(2)} %`;
+const NUMBER = (value: number) => value.toFixed(3);
+
+/** What is compared, and how its values are written. */
+const KINDS: Record<string, [name: string, format: (value: number) => string]> = {
+  OBJECT_COUNT: ["objects", count],
+  MISSING: ["without the vector", SHARE],
+  ZERO: ["only zeros", SHARE],
+  OTHER_LENGTH: ["another length", SHARE],
+  DOUBLED: ["doubled", SHARE],
+  OFF_LENGTH: ["no unit length", SHARE],
+  HUBS: ["hubs", SHARE],
+  QUERY_GAP: ["gap between queries and objects", NUMBER],
+  LENGTHS: ["mean length", NUMBER],
+  CENTRE: ["cosine of the centres", NUMBER],
+  DISTRIBUTION: ["difference of the distributions", NUMBER],
+  GROUPS: ["share of a group", SHARE],
+  SAME_OBJECTS: ["same objects with another vector", SHARE],
+  NOT_FOUND: ["not found by their own vectors", SHARE],
+  INDEX_RECALL: ["index recall", NUMBER],
+  NDCG: ["nDCG", NUMBER],
+  RECIPROCAL_RANK: ["MRR", NUMBER],
+  RECALL: ["recall", NUMBER],
+  MEDIAN_TIME: ["median time of a search", (value) => ms(1000 * value)],
+};
+
+/** How an evaluation differs from an earlier one. */
+export function DriftTable({ drift: { changes = [] } }: { drift: DriftJson }) {
+  return (
+    <Table
+      caption="Differences from the earlier evaluation"
+      head={["Of", "What", "Before", "Now", "Is it real?"]}
+      rows={changes.map((each) => {
+        const [name, format] = KINDS[(each.kind ?? "").replace("CHANGE_KIND_", "")] ?? ["a change of another version", NUMBER];
+        return [<Text clamp={80}>{each.subject || "the collection"}</Text>, name, each.before === undefined ? "–" : format(Number(each.before)), format(Number(each.now ?? 0)), <Verdict change={each} />];
+      })}
+    />
+  );
+}
+
+function Verdict({ change: { real, message, chance } }: { change: ChangeJson }) {
+  if (real) return message ? <span class="badge bad">worse</span> : <span class="badge good">better</span>;
+  return chance === undefined ? <>–</> : <span class="badge">may be chance</span>;
+}
