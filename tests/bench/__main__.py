@@ -37,6 +37,7 @@ from tests.bench.soak import bench_soak
 from tests.bench.start import bench_start
 from tests.bench.store import bench_memory, bench_store_import, bench_store_ready
 from tests.bench.store_search import bench_store_search
+from tests.bench.suggest import bench_suggest
 from tests.bench.trace import bench_trace
 from tests.bench.web import bench_web, bench_web_batches, bench_web_nim
 from tests.bench.wires import bench_wires
@@ -218,6 +219,7 @@ LONG: dict[str, Work] = {
     "peers": in_thread(bench_peers),
     "quotas": bench_quotas,
     "soak": bench_soak,
+    "suggest": in_thread(bench_suggest),
     "memory": in_thread(bench_memory),
 }
 """Those that run only when they are named."""

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from service.settings import WeaviateSettings
 from tests.conftest import assert_close
@@ -26,6 +27,14 @@ COARSE = {"hnsw": {"ef": LEAST_EF, "ef_construction": 16, "max_connections": 6}}
 """An index that finds far less than all."""
 
 
+def random_rows(count: int, seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((count, DIMENSION)).astype("<f4")
+
+
+QUERIES = {f"query {number}": row.tolist() for number, row in enumerate(random_rows(400, seed=2))}
+"""Texts, and what the model makes of them."""
+
+
 class Evaluated:
     """A Vecgate over a real Weaviate, with a collection of random vectors in a coarse index."""
 
@@ -35,7 +44,7 @@ class Evaluated:
         self.objects = ObjectServiceStub(channel)
         self.search = SearchServiceStub(channel)
         self.evaluation = EvaluationServiceStub(channel)
-        self.vectors = np.random.default_rng(1).standard_normal((COUNT, DIMENSION)).astype("<f4")
+        self.vectors = random_rows(COUNT, seed=1)
 
     async def fill(self) -> None:
         config = {"name": "default", "text_fields": [{"name": "title"}], "index": COARSE}
@@ -62,28 +71,29 @@ class Evaluated:
         request = collection_pb.UpdateCollectionRequest(collection={"name": self.name, "vectors": [vector]})
         await self.collections.UpdateCollection(request)
 
-    async def true_recall(self, rows: Sequence[int]) -> float:
-        """Return how much of what numpy finds nearest searches find, of some objects' neighbours."""
+    async def true_recall(self, queries: NDArray[np.float32], own: Sequence[int] = ()) -> float:
+        """Return how much of what numpy finds nearest searches find; queries may be the vectors of objects `own`."""
         scaled = self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
         shares = []
-        for row in rows:
-            order = np.argsort(-(scaled @ scaled[row]), kind="stable")
-            near = [str(UUID(int=int(each) + 1)) for each in order[: LIMIT + 1] if each != row][:LIMIT]
+        for place, query in enumerate(queries):
+            itself = own[place] if own else -1
+            order = np.argsort(-(scaled @ query), kind="stable")
+            near = [str(UUID(int=int(each) + 1)) for each in order[: LIMIT + 1] if each != itself][:LIMIT]
             found = await self.search.SearchObjects(
                 search_pb.SearchObjectsRequest(
                     collection=self.name,
-                    near_vector={"vector": {"data": self.vectors[row].tobytes()}},
-                    limit=LIMIT + 1,
+                    near_vector={"vector": {"data": query.tobytes()}},
+                    limit=LIMIT + bool(own),
                 )
             )
-            hits = [hit.object.id for hit in found.hits if hit.object.id != str(UUID(int=row + 1))][:LIMIT]
+            hits = [hit.object.id for hit in found.hits if hit.object.id != str(UUID(int=itself + 1))][:LIMIT]
             shares.append(len(set(hits) & set(near)) / LIMIT)
         return float(np.mean(shares))
 
 
 @pytest.fixture
 async def evaluated(weaviate_settings: WeaviateSettings) -> AsyncIterator[Evaluated]:
-    async with beside(weaviate_settings, FakeEmbedder(dimension=DIMENSION)) as (channel, _):
+    async with beside(weaviate_settings, FakeEmbedder(dimension=DIMENSION, known=QUERIES)) as (channel, _):
         made = Evaluated(f"Evaluated{uuid4().hex}", channel)
         await made.fill()
         yield made
@@ -97,7 +107,8 @@ def index_recall(system: pb.SystemResult) -> pb.Estimate:
 async def test_the_reported_recall_of_an_index_is_the_true_one_and_the_suggested_ef_reaches_what_is_wanted(
     evaluated: Evaluated,
 ) -> None:
-    truth = await evaluated.true_recall(range(0, COUNT, 5))
+    own = range(0, COUNT, 5)
+    truth = await evaluated.true_recall(evaluated.vectors[own], own)
     systems = [{"name": "present"}, {"name": "more", "ef": 100}, {"name": "all", "ef": COUNT}]
 
     found = await evaluated.evaluate(
@@ -119,7 +130,23 @@ async def test_the_reported_recall_of_an_index_is_the_true_one_and_the_suggested
     assert vector.index.hnsw.ef == LEAST_EF
     assert found.ef.reached
     await evaluated.set_ef(found.ef.ef)
-    assert_close(await evaluated.true_recall(range(1, COUNT, 5)), 0.9, 0.04)
+    others = range(1, COUNT, 5)
+    assert_close(await evaluated.true_recall(evaluated.vectors[others], others), 0.9, 0.04)
+    assert (pb.FINDING_KIND_EF_FOR_OBJECTS, "") in named
+
+
+@pytest.mark.e2e
+async def test_the_ef_that_own_queries_choose_reaches_the_wanted_recall_with_others_like_them(
+    evaluated: Evaluated,
+) -> None:
+    written = [{"id": text, "input": {"text": text}} for text in QUERIES]
+
+    found = await evaluated.evaluate(queries={"queries": written}, wanted_recall=0.9, allow_ef_change=True)
+
+    assert found.ef.reached
+    assert pb.FINDING_KIND_EF_FOR_OBJECTS not in [each.kind for each in found.findings]
+    await evaluated.set_ef(found.ef.ef)
+    assert_close(await evaluated.true_recall(random_rows(400, seed=3)), 0.9, 0.04)
 
 
 @pytest.mark.e2e

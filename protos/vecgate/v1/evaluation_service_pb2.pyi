@@ -219,6 +219,10 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     """There are so few queries that no difference could be called real."""
     FINDING_KIND_DRIFT: _FindingKind.ValueType  # 16
     """Something has changed for the worse since the earlier evaluation."""
+    FINDING_KIND_EF_UNCERTAIN: _FindingKind.ValueType  # 17
+    """The recall of the suggested ef is known to less than 0.01 either way; the message says about how many queries would do."""
+    FINDING_KIND_EF_FOR_OBJECTS: _FindingKind.ValueType  # 18
+    """The suggested ef was chosen by the own vectors of stored objects, which an index finds more easily than other queries."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
     """FindingKind is a kind of EvaluationFinding."""
@@ -257,6 +261,10 @@ FINDING_KIND_FEW_QUERIES: FindingKind.ValueType  # 15
 """There are so few queries that no difference could be called real."""
 FINDING_KIND_DRIFT: FindingKind.ValueType  # 16
 """Something has changed for the worse since the earlier evaluation."""
+FINDING_KIND_EF_UNCERTAIN: FindingKind.ValueType  # 17
+"""The recall of the suggested ef is known to less than 0.01 either way; the message says about how many queries would do."""
+FINDING_KIND_EF_FOR_OBJECTS: FindingKind.ValueType  # 18
+"""The suggested ef was chosen by the own vectors of stored objects, which an index finds more easily than other queries."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final
@@ -297,8 +305,8 @@ class EvaluateCollectionRequest(_message.Message):
     """
     wanted_recall: _builtins.float
     """Optional. The index recall, over 0 and up to 1, for which to find the smallest ef of the first system's index. It needs
-    allow_ef_change, an HNSW index and 20 queries (INVALID_INPUT). One half of the queries chooses the ef, and the other half measures
-    what it reaches. Default: no such search.
+    allow_ef_change, an HNSW index and 20 queries (INVALID_INPUT). It holds for searches like these queries: those by the own vectors
+    of stored objects need a smaller ef than all others. Default: no such search.
     """
     suggest_alpha: _builtins.bool
     """Optional. Whether to find the best alpha of hybrid searches with the first system's vector. It needs queries with words whose
@@ -1270,10 +1278,10 @@ class EfSuggestion(_message.Message):
     ef: _builtins.int
     """The ef; if none of up to 4096 reaches it, the largest."""
     reached: _builtins.bool
-    """Whether it reaches it, with the half of the queries that chose it."""
+    """Whether it reaches it, with the queries that chose it."""
     @_builtins.property
     def recall(self) -> Global___Estimate:
-        """The recall with the other half."""
+        """The recall that an ef reaches with other queries than those that chose it, by cross-validation with two halves."""
 
     @_builtins.property
     def tried(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriedEf]:

@@ -34,6 +34,7 @@ from service.core.evaluating.results import (
     findings_of_comparisons,
     findings_of_counts,
     findings_of_drift,
+    findings_of_ef,
     findings_of_queries,
     findings_of_system,
 )
@@ -192,7 +193,7 @@ class _Course:
             comparisons=comparisons,
             shown=_shown(runs, [each.get(main) for each in values], queries),
             counts=self._truth.counts,
-            findings=self._findings(each_once, results, comparisons, queries=len(queries.queries), objects=objects),
+            findings=self._findings(each_once, results, comparisons, queries, ef=ef, objects=objects),
             ef=ef,
             alpha=alpha,
             embedded=queries.embedded,
@@ -206,15 +207,17 @@ class _Course:
         targets: Sequence[NamedVector],
         results: Sequence[SystemResult],
         comparisons: Sequence[Comparison],
+        queries: QuerySet,
         *,
-        queries: int,
+        ef: EfSuggestion | None,
         objects: int,
     ) -> list[Finding]:
         """Return what to look at: of the queries, the systems, their differences, and the vectors."""
-        wishes, counts = self._wishes, self._truth.counts
+        wishes, counts, count = self._wishes, self._truth.counts, len(queries.queries)
         return [
             *(findings_of_answers(self._lacking) if self._lacking else ()),
-            *findings_of_queries(results, len(comparisons), queries, wishes.limit),
+            *findings_of_queries(results, len(comparisons), count, wishes.limit),
+            *(findings_of_ef(ef, count, by_objects=queries.by_objects) if ef else ()),
             *self._caption_findings(targets),
             *(finding for each in results for finding in findings_of_system(each, objects, wishes.limit)),
             *findings_of_comparisons(comparisons, wishes.systems[0].name),

@@ -59,12 +59,16 @@ class Nearest:
                 distances[self._own[id_], column] = np.inf
         names = np.empty(len(ids), object)
         names[:] = ids
-        all_ids = np.hstack([self.ids, np.broadcast_to(names, distances.shape)])
-        all_distances = np.hstack([self.distances, distances])
+        # The more objects have been seen, the fewer queries find a nearer one in a page.
+        rows = np.flatnonzero((distances < self.distances.max(axis=1, keepdims=True)).any(axis=1))
+        distances = distances[rows]
+        all_ids = np.hstack([self.ids[rows], np.broadcast_to(names, distances.shape)])
+        all_distances = np.hstack([self.distances[rows], distances])
         nearest = np.argpartition(all_distances, self._count - 1, axis=1)[:, : self._count]
-        self.ids = np.take_along_axis(all_ids, nearest, axis=1)
-        self.distances = np.take_along_axis(all_distances, nearest, axis=1)
-        self.ids[np.isinf(self.distances)] = None
+        kept = np.take_along_axis(all_distances, nearest, axis=1)
+        kept_ids = np.take_along_axis(all_ids, nearest, axis=1)
+        kept_ids[np.isinf(kept)] = None
+        self.ids[rows], self.distances[rows] = kept_ids, kept
 
     def between(self, vectors: Vector) -> NDArray[np.float64]:
         """Return the distance of each query to each vector.

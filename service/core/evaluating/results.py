@@ -11,7 +11,7 @@ from service.core.evaluating.drift import Drift, Report, SystemReport
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.queries import Query
 from service.core.evaluating.statistics import Difference, Estimate, fewest_queries
-from service.core.evaluating.suggesting import AlphaSuggestion, EfSuggestion
+from service.core.evaluating.suggesting import EXACT, AlphaSuggestion, EfSuggestion, queries_for
 from service.core.evaluating.truth import VectorCounts
 from service.domain import Distance, NamedVector, System
 
@@ -41,6 +41,8 @@ class FindingKind(Enum):
     NOTHING_FOUND = 14
     FEW_QUERIES = 15
     DRIFT = 16
+    EF_UNCERTAIN = 17
+    EF_FOR_OBJECTS = 18
 
 
 REMARKS = frozenset(
@@ -51,6 +53,8 @@ REMARKS = frozenset(
         FindingKind.ANSWERS_MISSING,
         FindingKind.NOTHING_FOUND,
         FindingKind.FEW_QUERIES,
+        FindingKind.EF_UNCERTAIN,
+        FindingKind.EF_FOR_OBJECTS,
     }
 )
 """What is good to know of the evaluation, and no fault of the collection."""
@@ -214,6 +218,32 @@ def findings_of_system(result: SystemResult, objects: int, limit: int) -> list[F
             f"`vecgate collections bind` compares stored vectors of {result.target.name!r} with the embedder's"
         )
         found.append(Finding(FindingKind.NO_BETTER_THAN_CHANCE, name, message))
+    return found
+
+
+def findings_of_ef(ef: EfSuggestion, queries: int, *, by_objects: bool) -> list[Finding]:
+    """Return why a suggested ef may reach less than it should.
+
+    Args:
+        ef: the suggestion.
+        queries: how many queries chose it.
+        by_objects: whether they were the own vectors of stored objects.
+    """
+    found = []
+    if (needed := queries_for(ef.recall, queries)) > queries:
+        half = (ef.recall.high - ef.recall.low) / 2
+        message = (
+            f"{queries} queries tell the recall of an ef to {half:.3f} either way; about {needed} would tell it to "
+            f"{EXACT:g}"
+        )
+        found.append(Finding(FindingKind.EF_UNCERTAIN, "", message))
+    if by_objects:
+        message = (
+            f"ef {ef.ef} was chosen by the own vectors of stored objects. An index finds their neighbours far more "
+            "easily than those of anything else, because the objects themselves lead to them, so searches by texts, "
+            "pictures and other vectors reach less; choose the ef by such queries: captions, or your own"
+        )
+        found.append(Finding(FindingKind.EF_FOR_OBJECTS, "", message))
     return found
 
 

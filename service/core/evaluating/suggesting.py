@@ -11,6 +11,9 @@ from service.core.evaluating.statistics import Estimate, Values, estimate
 MAX_EF = 4096
 """The largest ef that is tried."""
 
+EXACT = 0.01
+"""The recall of a suggested ef should be known to this either way."""
+
 FINENESS = 32
 """The search for an ef ends when what is left to choose among is a 32nd of it."""
 
@@ -29,7 +32,7 @@ class EfSuggestion:
         wanted: the recall.
         ef: the ef; the largest that was tried if none reaches it.
         reached: whether it reaches it.
-        recall: what it reached on other queries than those by which it was chosen.
+        recall: what an ef reaches with other queries than those by which it was chosen, by cross-validation.
         tried: every ef that was tried, with the recall that it reached.
     """
 
@@ -55,10 +58,17 @@ class AlphaSuggestion:
     tried: Sequence[tuple[float, float]]
 
 
+def queries_for(recall: Estimate, count: int) -> int:
+    """Return of about how many queries the recall would be known to EXACT either way, as it is of so many queries."""
+    return int(np.ceil(round(count * ((recall.high - recall.low) / 2 / EXACT) ** 2, 6)))
+
+
 async def smallest_ef(
     wanted: float, least: int, measure: Callable[[int, Sequence[int]], Awaitable[Values]], count: int
 ) -> EfSuggestion:
-    """Return the smallest ef that reaches a recall on one half of the queries, and what it reaches on the other half.
+    """Return the smallest ef that reaches a recall, and what such an ef reaches with other queries.
+
+    All queries choose it. For the second, each half of them chooses one, which the other half judges.
 
     Args:
         wanted: the recall.
@@ -66,13 +76,12 @@ async def smallest_ef(
         measure: returns the recall of some queries, by their places, with an ef.
         count: how many queries there are, two or more.
     """
-    choosing, checking = range(0, count, 2), range(1, count, 2)
-    tried: dict[int, float] = {}
+    tried: dict[int, Values] = {}
 
     async def reaches(ef: int) -> bool:
         if ef not in tried:
-            tried[ef] = float((await measure(ef, choosing)).mean())
-        return tried[ef] >= wanted
+            tried[ef] = await measure(ef, range(count))
+        return bool(tried[ef].mean() >= wanted)
 
     low = high = least
     while not (reached := await reaches(high)) and high < MAX_EF:
@@ -80,8 +89,12 @@ async def smallest_ef(
     while reached and high - low > max(1, high // FINENESS):
         middle = (low + high) // 2
         low, high = (low, middle) if await reaches(middle) else (middle, high)
-    found = estimate(await measure(high, checking))
-    return EfSuggestion(wanted, high, reached, found, sorted(tried.items()))
+    judged = np.zeros(count)
+    for half in (0, 1):
+        chosen = min((ef for ef, values in tried.items() if values[half::2].mean() >= wanted), default=max(tried))
+        judged[1 - half :: 2] = tried[chosen][1 - half :: 2]
+    means = [(ef, float(values.mean())) for ef, values in sorted(tried.items())]
+    return EfSuggestion(wanted, high, reached, estimate(judged), means)
 
 
 def best_alpha(values: NDArray[np.float64]) -> AlphaSuggestion:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from service.core.evaluating.statistics import Values
-from service.core.evaluating.suggesting import ALPHAS, MAX_EF, best_alpha, smallest_ef
+from service.core.evaluating.statistics import Estimate, Values
+from service.core.evaluating.suggesting import ALPHAS, MAX_EF, best_alpha, queries_for, smallest_ef
 
 
 class Curve:
@@ -36,6 +36,7 @@ async def test_the_smallest_ef_reaches_the_wanted_recall_with_other_queries_and_
     assert found.recall.mean > wanted - 0.01
     assert found.ef == 10 or curve.mean(int(found.ef * 0.9)) < wanted + 0.005
     assert len(curve.asked) < 16
+    assert set(curve.asked) == {ef for ef, _ in found.tried}
 
 
 async def test_a_recall_that_no_ef_reaches_is_not_promised() -> None:
@@ -43,6 +44,22 @@ async def test_a_recall_that_no_ef_reaches_is_not_promised() -> None:
 
     assert (found.reached, found.ef) == (False, MAX_EF)
     assert abs(found.recall.mean - 0.9) < 0.01
+
+
+async def test_the_recall_of_a_suggested_ef_is_that_of_queries_which_did_not_choose_it() -> None:
+    random = np.random.default_rng(3)
+    noise = random.normal(0, 0.2, 40)
+
+    async def curve(ef: int, rows: Sequence[int]) -> Values:
+        return 1 - float(np.exp(-ef / 60)) + noise[list(rows)]
+
+    found = await smallest_ef(0.9, 10, curve, 40)
+
+    # The half that has it easier chooses less, which the other one judges.
+    tried = dict(found.tried)
+    assert found.recall.mean != pytest.approx(tried[found.ef])
+    assert queries_for(found.recall, 40) > 40
+    assert queries_for(Estimate(0.9, 0.89, 0.91), 700) == pytest.approx(700, abs=1)
 
 
 def test_the_best_alpha_is_judged_by_queries_that_did_not_choose_it() -> None:
