@@ -44,7 +44,8 @@ FAULTS = """() => {
     if (!scrolls && (place.left < left - 1 || place.right > right + 1)) faults.push(`${name} runs out of its panel`);
     if (x < 0 || x > innerWidth || y < (dialog ? 0 : header.bottom) || y > innerHeight) continue;
     const over = document.elementFromPoint(x, y);
-    if (!each.contains(over) && !over?.contains(each)) faults.push(`${name} is covered by <${over?.localName}>`);
+    // There is nothing outside of the window, where its edge cuts a pixel.
+    if (over && !each.contains(over) && !over.contains(each)) faults.push(`${name} is covered by <${over.localName}>`);
   }
   return faults;
 }"""

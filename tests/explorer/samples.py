@@ -15,10 +15,10 @@ EVERY = 5
 ALWAYS = ("cat.png", "dog.png", "pizza.png", "red-apple.png", "automobile.png")
 
 
-def store_samples(client: Client) -> int:
-    """Store the sample pictures, and return how many there are."""
+def store_samples(client: Client, every: int = EVERY) -> int:
+    """Store the sample pictures, every so many of them, and return how many there are."""
     everything = read_folder(PICTURES)
-    files = tuple(sorted({*everything.files[::EVERY], *ALWAYS}))
+    files = tuple(sorted({*everything.files[::every], *ALWAYS}))
     pictures = replace(everything, files=files, rows_without_picture=())
     client.create_collection(schema_of(COLLECTION, pictures, text_fields=_text_fields(pictures)))
     summary = send_pictures(client, COLLECTION, pictures)

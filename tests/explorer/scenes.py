@@ -88,9 +88,13 @@ async def object_(page: Page) -> None:
 
 
 async def map_(page: Page) -> None:
-    """Show the map of the sample pictures."""
+    """Show the map of the sample pictures, so near that the pictures are seen."""
     await page.goto(f"#/map?collection={COLLECTION}")
-    await expect(page.locator("canvas").first).to_be_visible()
+    await expect(page.get_by_role("status").filter(has_text="objects.")).to_be_visible()
+    await page.locator("canvas").hover()
+    for _ in range(3):
+        await page.mouse.wheel(0, -300)
+    await page.mouse.move(0, 0)
     await page.wait_for_load_state("networkidle")
 
 
@@ -102,6 +106,7 @@ async def compare(page: Page) -> None:
     await expect(page.get_by_role("list", name="Pictures to compare").get_by_role("listitem")).to_have_count(4)
     await page.get_by_role("button", name="Compare", exact=True).click()
     await expect(page.get_by_role("region", name="Cosines")).to_be_visible()
+    await at_rest(page)
 
 
 async def evaluate(page: Page) -> None:
@@ -124,7 +129,7 @@ async def import_(page: Page) -> None:
 async def collections(page: Page) -> None:
     """List the collections."""
     await page.goto("#/collections")
-    await expect(page.get_by_role("main")).to_contain_text("Pictures")
+    await expect(page.get_by_role("main")).to_contain_text("objects")
 
 
 async def collection(page: Page) -> None:

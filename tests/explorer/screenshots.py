@@ -27,6 +27,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "phone-dark": {"viewport": PHONE, "color_scheme": "dark"},
 }
 PATIENCE_MS = 60_000
+LATER_MS = {"map": 3_000, "status": 8_000}
+"""Milliseconds until a page has what comes by and by: pictures on the map, and lines of the charts."""
 
 
 def compressed(picture: bytes) -> bytes:
@@ -47,6 +49,7 @@ async def take(url: str, folder: Path, names: Sequence[str]) -> None:
             for name in names:
                 page = await context.new_page()
                 await SCENES[name](page)
+                await page.wait_for_timeout(LATER_MS.get(name, 0))
                 path = folder / f"{name}-{look}.png"
                 await asyncio.to_thread(path.write_bytes, compressed(await page.screenshot()))
                 await page.close()
@@ -61,7 +64,7 @@ def main() -> None:
     expect.set_options(timeout=PATIENCE_MS)
     with tempfile.TemporaryDirectory() as data, serving(Path(data)) as server:
         with server.client() as client:
-            store_samples(client)
+            store_samples(client, every=1)
         asyncio.run(take(server.url, folder, names))
 
 

@@ -1,6 +1,7 @@
 """The map: a real collection as points that people move, zoom, colour and choose from."""
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -22,30 +23,28 @@ from vecgate.v1.collection_service_pb2 import Collection
 
 MANY = 5000
 
-COUNT_FRAMES = """(keys) => new Promise((done) => {
+MOVE = """(keys) => new Promise((done) => {
   const canvas = document.querySelector("canvas");
   const put = CanvasRenderingContext2D.prototype.putImageData;
-  let frames = 0, painted = 0;
+  let painted = 0;
   CanvasRenderingContext2D.prototype.putImageData = function (...box) {
     if (this.canvas === canvas) painted++;
     return put.apply(this, box);
   };
-  const end = performance.now() + 1000;
+  let frames = 0;
   const tick = () => {
-    if (performance.now() > end) {
+    if (frames === 60) {
       CanvasRenderingContext2D.prototype.putImageData = put;
-      done([frames, painted]);
+      done(painted);
       return;
     }
-    if (keys.length > 0) {
-      canvas.dispatchEvent(new KeyboardEvent("keydown", { key: keys[frames % keys.length], bubbles: true }));
-    }
+    canvas.dispatchEvent(new KeyboardEvent("keydown", { key: keys[frames % keys.length], bubbles: true }));
     frames++;
     requestAnimationFrame(tick);
   };
   requestAnimationFrame(tick);
 })"""
-"""Counts the frames of a second, in each of which a key is pressed, and how often the map was painted."""
+"""Presses a key in each of 60 frames, and counts how often the map was painted."""
 
 
 async def open_map(page: Page, **parameters: str) -> None:
@@ -292,15 +291,27 @@ async def test_an_empty_collection_says_so_and_leads_to_the_import(page: Page, g
             client.delete_collection("Void")
 
 
-async def test_umap_draws_another_map_of_the_same_objects(page: Page) -> None:
+async def test_another_projection_draws_another_map_of_the_same_objects(page: Page) -> None:
+    """Other tests show that the server has UMAP; here its map is that of PCA with its axes exchanged."""
+
+    async def exchange(route: Route) -> None:
+        asked = json.loads(route.request.post_data or "")
+        if asked["method"] != "PROJECTION_METHOD_UMAP":
+            await route.continue_()
+            return
+        answer = await route.fetch(post_data=json.dumps(asked | {"method": "PROJECTION_METHOD_PCA"}))
+        drawn = await answer.json()
+        points = np.frombuffer(base64.b64decode(drawn["coordinates"]), "<f4").reshape(-1, 2)
+        drawn["coordinates"] = base64.b64encode(points[:, ::-1].tobytes()).decode()
+        await route.fulfill(response=answer, json=drawn)
+
+    await page.route("**/ProjectObjects", exchange)
     await open_map(page)
     total = await seen(page)
     before = await page.locator("canvas").screenshot()
 
-    # Its first use compiles it.
-    async with page.expect_response("**/ProjectObjects", timeout=180_000) as answered:
+    async with page.expect_response("**/ProjectObjects"):
         await page.get_by_label("Projection").select_option("umap")
-    assert (await answered.value).ok
     await at_rest(page)
 
     assert await seen(page) == total
@@ -356,19 +367,28 @@ def crowd(gallery: Serving) -> str:
     return "Crowd"
 
 
-async def test_five_thousand_points_pan_and_zoom_at_half_the_browsers_own_rate_or_more(page: Page, crowd: str) -> None:
-    """Half of what a browser shows at rest, mostly 60 frames a second, is 30."""
+async def test_five_thousand_points_pan_and_zoom_within_a_thirtieth_of_a_second_of_the_pages_thread(
+    page: Page, crowd: str
+) -> None:
+    """The time of the processor is counted: how many frames a machine shows depends on what else it does."""
     await open_map(page, collection=crowd, size=str(MANY), colour="group")
     await expect(page.get_by_role("status").filter(has_text="All 5,000 objects.")).to_be_visible()
     assert await seen(page) == MANY
+    session = await page.context.new_cdp_session(page)
+    await session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    async def busy_s() -> float:
+        metrics = (await session.send("Performance.getMetrics"))["metrics"]
+        return next(float(each["value"]) for each in metrics if each["name"] == "TaskDuration")
 
     for keys in (["ArrowLeft", "ArrowRight"], ["+", "-"], ["ArrowLeft", "+", "ArrowRight", "-"]):
-        idle, _ = await page.evaluate(COUNT_FRAMES, [])
-        busy, painted = await page.evaluate(COUNT_FRAMES, keys)
+        before = await busy_s()
+        painted = await page.evaluate(MOVE, keys)
+        took_ms = 1000 * (await busy_s() - before) / painted
 
-        print(f"frames in 1 s: {idle} idle, {busy} with {keys}, of them painted {painted}")  # noqa: T201
-        assert busy >= idle / 2
-        assert painted >= busy - 2
+        print(f"{painted} frames painted with {keys}, {took_ms:.1f} ms of the page's thread for each")  # noqa: T201
+        assert painted >= 58
+        assert 0 < took_ms <= 1000 / 30
 
 
 async def test_on_a_phone_it_fits_and_two_fingers_zoom(new_page: NewPage, gallery: Serving) -> None:

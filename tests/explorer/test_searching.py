@@ -103,7 +103,7 @@ async def test_words_and_a_picture_count_by_their_weights(page: Page) -> None:
     await search_by_picture(page)
     await page.get_by_role("searchbox").fill("a dog")
     await page.get_by_role("searchbox").press("Enter")
-    slider = page.get_by_label("Picture beside words")
+    slider = page.get_by_label("Words or picture")
 
     await slider.fill("0")
     await expect(results(page).first).to_contain_text("dog")
@@ -181,14 +181,14 @@ async def test_words_that_were_typed_but_not_sent_count_beside_a_picture(page: P
 
     await drop(page.get_by_role("main"), PIZZA)
 
-    await expect(page.get_by_label("Picture beside words")).to_be_visible()
+    await expect(page.get_by_label("Words or picture")).to_be_visible()
     assert "words=a+dog" in page.url
 
 
 async def test_keywords_alone_find_what_has_the_word_and_the_address_keeps_them(page: Page) -> None:
     await search_by_words(page, "pizza")
 
-    await page.get_by_label("Vectors beside keywords (alpha)").fill("0")
+    await page.get_by_label("Keywords or meaning (alpha)").fill("0")
     await expect(results(page).first).to_contain_text("score")
     await expect(results(page).first).to_contain_text("pizza")
     await page.reload()

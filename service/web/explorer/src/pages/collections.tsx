@@ -148,7 +148,7 @@ function Card({ collection, objects, aliases }: { collection: CollectionJson; ob
 
 /** Which embedder of this server fills and searches a named vector. */
 function Bound({ vector }: { vector: VectorConfigJson }) {
-  if (vector.embedder) return <span class="badge good"><bdi>{short(vector.embedder, 40)}</bdi></span>;
+  if (vector.embedder) return <span class="badge good" title="The embedder"><bdi>{short(vector.embedder, 40)}</bdi></span>;
   return vector.space ? <span class="badge warn">no embedder of this server</span> : <span class="badge">not bound</span>;
 }
 

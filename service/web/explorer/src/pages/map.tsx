@@ -7,6 +7,7 @@ import { MapCanvas, type Scene } from "../map/canvas";
 import { colourBy, groups, type Colouring } from "../map/colours";
 import { loadMap, mapProperties, nameOf, type MapData, type MapInput, type Method } from "../map/load";
 import "../map/map.css";
+import { MOST_SHOWN } from "../map/thumbnails";
 import { Busy } from "../parts/busy";
 import { CollectionPicker, collectionOf, isWhole, useCollections, type Place } from "../parts/collection-picker";
 import { DropZone } from "../parts/drop-zone";
@@ -58,6 +59,7 @@ export function MapPage({ params }: { params: URLSearchParams }) {
   return (
     <div class="stack">
       <h1>Map</h1>
+      <p class="quiet">Objects whose vectors are alike lie near each other.</p>
       <ErrorNote error={collections.error} onRetry={collections.reload} />
       {collections.value === undefined && collections.error === undefined && <Busy>Loading collections</Busy>}
       {collections.value && <Settings collections={collections.value} state={state} chosen={chosen} columns={columns} />}
@@ -85,8 +87,8 @@ function Settings({ collections, state, chosen, columns }: { collections: Collec
         <label>
           Projection
           <select value={state.method} onChange={(event) => go({ ...state, method: event.currentTarget.value as Method })}>
-            <option value="pca">PCA: the widest plane</option>
-            <option value="umap">UMAP: neighbours together</option>
+            <option value="pca">PCA: a quick overview</option>
+            <option value="umap">UMAP: groups of neighbours, slower</option>
           </select>
         </label>
         <label>
@@ -138,7 +140,7 @@ function Drawn({ collection, state, onColumns }: { collection: CollectionJson; s
             <button type="button" aria-label="Show everything" onClick={() => map.current?.fit()}>⤢</button>
           </div>
         </div>
-        <p class="quiet" id="map-help" hidden={empty}>Drag to move, turn the wheel or pinch to zoom, tap an object to choose it. On the keyboard: arrows, + and -, 0 for everything, N and P from object to object.</p>
+        <p class="quiet" id="map-help" hidden={empty}>Drag to move, turn the wheel or pinch to zoom, tap an object to choose it. Pictures are shown when at most {MOST_SHOWN} objects are in view. On the keyboard: arrows, + and -, 0 for everything, N and P from object to object.</p>
         {data && <Facts data={data} state={state} />}
       </div>
       <div class="map-side">
@@ -241,6 +243,7 @@ function Query({ state, picture, setPicture, data, onSelect }: {
   return (
     <section class="panel map-query" aria-label="Query">
       <h2>Place a query</h2>
+      <p class="quiet">See where words or a picture of yours lie among the objects.</p>
       <form
         onSubmit={(event) => {
           event.preventDefault();

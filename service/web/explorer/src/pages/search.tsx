@@ -220,12 +220,12 @@ function Options({ state, collections, collection, hasPicture, targets, onChange
         <div class="panel stack">
           <CollectionPicker collections={collections} place={state} onChange={(place) => onChange(place.collection === state.collection ? place : { ...place, like: "", filter: emptyGroup(), sort: "", descending: false })} />
           {hasWords && (
-            <Share label="Vectors beside keywords (alpha)" ends={["keywords", "meaning"]} value={state.alpha} onChange={(alpha) => onAdjust({ alpha })} help="1 searches by vectors alone, 0 by keywords alone, and between them by both (hybrid)" />
+            <Share label="Keywords or meaning (alpha)" ends={["keywords", "meaning"]} value={state.alpha} onChange={(alpha) => onAdjust({ alpha })} help="1 searches by vectors alone, 0 by keywords alone, and between them by both (hybrid)" />
           )}
           {hasWords && beside && state.alpha > 0 && (
             <>
               {!(state.joint && hasPicture) && (
-                <Share label={hasPicture ? "Picture beside words" : "Object beside words"} ends={["words", hasPicture ? "picture" : "object"]} value={state.weight} onChange={(weight) => onAdjust({ weight })} help="How much each counts in the query's vector" />
+                <Share label={hasPicture ? "Words or picture" : "Words or object"} ends={["words", hasPicture ? "picture" : "object"]} value={state.weight} onChange={(weight) => onAdjust({ weight })} help="How much each counts in the query's vector" />
               )}
               {hasPicture && collection && <Joint state={state} collection={collection} onChange={onChange} />}
             </>
@@ -300,7 +300,7 @@ function Summary({ results, listing }: { results: Results; listing: boolean }) {
     <>
       <strong>{results.next ? "The first " : ""}{count(number)} {noun}</strong>
       {results.embedders.map((each) => (
-        <span class="by"> by <Text clamp={60}>{each.name ?? ""}</Text> <span class="quiet">in the space <code><Text clamp={80}>{each.space ?? ""}</Text></code></span></span>
+        <span class="by"> by the embedder <Text clamp={60}>{each.name ?? ""}</Text> <span class="quiet" title="Vectors of one space can be compared with each other, and with no others">in the space <code><Text clamp={80}>{each.space ?? ""}</Text></code></span></span>
       ))}
       {results.timing && <> <TimingBar timing={results.timing} /></>}
     </>

@@ -47,7 +47,7 @@ export function Chart({ title, lines, format, most, binary, times }: ChartSpec &
         <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={summary(title, lines, format)}>
           {lines.map((each, at) => <path class={`line-${at}`} d={path(each.values, times, top)} />)}
         </svg>
-        {shown.length > 0 && <span class="top quiet" aria-hidden="true">{format(top)}</span>}
+        {shown.length > 0 ? <span class="top quiet" aria-hidden="true">{format(top)}</span> : <span class="none quiet" aria-hidden="true">nothing yet</span>}
       </div>
     </figure>
   );
