@@ -184,7 +184,7 @@ function WayFields({ way, wishes, collection, server, onChange }: { way: Way; wi
   const rerankers = (server.rerankers ?? []).map((each) => each.name ?? "");
   return (
     <>
-      <PropertyPicker label="Named vector" none="as a search without one" names={(collection.vectors ?? []).map((each) => each.name ?? "")} value={way.vector} onChange={(vector) => set({ vector })} />
+      <PropertyPicker label="Named vector" none="default" names={(collection.vectors ?? []).map((each) => each.name ?? "")} value={way.vector} onChange={(vector) => set({ vector })} />
       {worded && <Optional label="Alpha, for words and vector" none="vector alone" value={way.alpha} min={0} max={1} step="any" onChange={(alpha) => set({ alpha })} />}
       {wishes.changeEf && wishes.indexRecall && <Optional label="ef of the index" none="as it is" value={way.ef} min={1} max={4096} step={1} onChange={(ef) => set({ ef })} />}
       {worded && rerankers.length > 0 && <PropertyPicker label="Reranker" none="none" names={rerankers} value={way.reranker} onChange={(reranker) => set({ reranker })} />}

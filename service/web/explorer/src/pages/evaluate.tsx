@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 
 import { listEmbedders, useLoaded } from "../collections";
 import { isLong, REQUEST_FILE, requestText, toCommands } from "../evaluating/commands";
@@ -41,10 +41,16 @@ function Evaluating({ params, collections, server }: { params: URLSearchParams; 
     const read = (params.size === 0 ? currentRun()?.wishes : undefined) ?? readWishes(params);
     return { ...read, collection: collectionOf(collections, read.collection)?.name ?? read.collection };
   });
+  const [begun, setBegun] = useState(0);
+  // How far it is, and the button that stops it, are below a form that may be longer than the window.
+  useEffect(() => {
+    if (begun > 0) document.getElementById("evaluation")?.scrollIntoView({ block: "start" });
+  }, [begun]);
   const start = () => {
     const collection = collectionOf(collections, wishes.collection) ?? {};
     navigate("evaluate", toParams(wishes), { replace: true });
     beginRun(wishes, toRequest(wishes, collection, given), given);
+    setBegun((before) => before + 1);
   };
   return (
     <>
