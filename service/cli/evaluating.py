@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from service.cli.connection import EVALUATION_TIMEOUT_S, AddressOption, TenantOption, connected
 from service.cli.drift import TITLES, drift_rows, read_report, when
-from service.cli.evaluation_page import MEASURES, evaluation_page
+from service.cli.evaluation_page import MEASURES, evaluation_page, weights_in_words
 from service.cli.output import (
     EXIT_FAILED,
     EXIT_WRONG_USE,
@@ -27,6 +27,7 @@ from service.cli.query_file import read_queries
 from vecgate.client import Client
 from vecgate.v1 import evaluation_service_pb2 as pb
 from vecgate.v1 import scope_pb2
+from vecgate.v1 import search_service_pb2 as search_pb
 
 WANTED_RECALL = 0.95
 
@@ -51,6 +52,12 @@ KEYS = {
     "rerank-text": "rerank_property",
     "rerank-image": "rerank_image_property",
 }
+
+JOINS = {
+    "manual-weights": search_pb.TARGET_JOIN_MANUAL_WEIGHTS,
+    "relative-score": search_pb.TARGET_JOIN_RELATIVE_SCORE,
+}
+WORDS_OF_KEYS = ", ".join([*KEYS, "weights (NAME:WEIGHT+NAME:WEIGHT)", f"join ({' or '.join(JOINS)})"])
 
 
 class MeasureName(Enum):
@@ -118,7 +125,7 @@ SystemOption = Annotated[
         "--system",
         metavar="KEY=VALUE,...",
         help="A way to search, such as vector=new or alpha=0.5. Repeatable; all are compared with the first one. "
-        f"Keys: {', '.join(KEYS)}; `present` is a search that sets none.",
+        f"Keys: {WORDS_OF_KEYS}; `present` is a search that sets none.",
         show_default=False,
     ),
 ]
@@ -136,7 +143,7 @@ AllowChangeEfOption = Annotated[
     ),
 ]
 SuggestOption = Annotated[
-    bool, typer.Option("--suggest", help="Suggest an ef (with --allow-change-ef) and an alpha (with answers).")
+    bool, typer.Option("--suggest", help="Suggest an ef (with --allow-change-ef), an alpha (with answers), or weights.")
 ]
 WantedRecallOption = Annotated[
     float, typer.Option("--wanted-recall", min=0.01, max=1, help="The index recall that --suggest is to reach.")
@@ -244,6 +251,9 @@ def answered(request: pb.EvaluateCollectionRequest) -> bool:
 
 
 def _set_suggestions(request: pb.EvaluateCollectionRequest, wanted_recall: float) -> None:
+    if request.systems and request.systems[0].target_weights:
+        request.suggest_weights = True
+        return
     request.suggest_alpha = answered(request)
     if request.allow_ef_change:
         request.wanted_recall = wanted_recall
@@ -260,14 +270,32 @@ def _system(text: str) -> pb.EvaluatedSystem:
     system = pb.EvaluatedSystem()
     for part in text.split(",") if text != "present" else ():
         key, _, value = part.partition("=")
+        if key == "weights" and value:
+            _set_weights(system, text, value)
+            continue
+        if key == "join" and value in JOINS:
+            system.target_join = JOINS[value]
+            continue
         if key not in KEYS or not value:
-            fail(f"--system {text}: write it as KEY=VALUE,... with the keys {', '.join(KEYS)}", EXIT_WRONG_USE)
+            fail(f"--system {text}: write it as KEY=VALUE,... with the keys {WORDS_OF_KEYS}", EXIT_WRONG_USE)
         try:
             kind = {"alpha": float, "ef": int}.get(key, str)
             setattr(system, KEYS[key], kind(value))
         except ValueError:
             fail(f"--system {text}: {value!r} is not a number", EXIT_WRONG_USE)
     return system
+
+
+def _set_weights(system: pb.EvaluatedSystem, text: str, value: str) -> None:
+    """Set the weights of NAME:WEIGHT+NAME:WEIGHT, or end the command."""
+    for part in value.split("+"):
+        name, _, weight = part.partition(":")
+        try:
+            system.target_weights[name] = float(weight)
+        except ValueError:
+            fail(
+                f"--system {text}: write weights as NAME:WEIGHT+NAME:WEIGHT, such as text:0.3+image:0.7", EXIT_WRONG_USE
+            )
 
 
 def run_evaluation(client: Client, request: pb.EvaluateCollectionRequest) -> pb.Evaluation:
@@ -332,7 +360,12 @@ def show_evaluation(found: pb.Evaluation) -> None:
     say()
     kinds = [each for each in MEASURES if any(m.measure == each for s in found.systems for m in s.measures)]
     rows = [
-        (each.system.name, each.system.target_vector, *(_cell(found, each, kind) for kind in kinds), *_times(each))
+        (
+            each.system.name,
+            each.system.target_vector or ", ".join(sorted(each.system.target_weights)),
+            *(_cell(found, each, kind) for kind in kinds),
+            *_times(each),
+        )
         for each in found.systems
     ]
     titles = ["system", "vector", *(MEASURES[kind] for kind in kinds), "median", "95 %"]
@@ -363,6 +396,12 @@ def suggestions(found: pb.Evaluation) -> list[str]:
             f"The smallest ef for an index recall of {ef.wanted_recall:g} is {ef.ef}; {reached}."
             if ef.reached
             else f"No ef of up to {ef.ef} reaches an index recall of {ef.wanted_recall:g}; {reached}."
+        )
+    if found.HasField("weights"):
+        ndcg = found.weights.ndcg
+        lines.append(
+            f"The best weights are {weights_in_words(found.weights.weights)}; queries that did not choose them have an "
+            f"nDCG of {ndcg.mean:.3f} ({ndcg.low:.3f} to {ndcg.high:.3f})."
         )
     if found.HasField("alpha"):
         best, ndcg = found.alpha, found.alpha.ndcg

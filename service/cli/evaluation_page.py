@@ -1,7 +1,7 @@
 """An evaluation as one page: plots, tables and pictures, with nothing from elsewhere and no scripts."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from service.cli.drift import TITLES, drift_rows, when
 from service.cli.html_page import PAGE_END, data_url, escaped, page_start
@@ -63,6 +63,11 @@ def evaluation_page(client: Client, collection: str, found: pb.Evaluation, tenan
         *_queries(found, _Pictures(client, collection, tenant)),
     ]
     return page_start(f"Evaluation of {collection}", STYLE) + "\n".join(parts) + f"\n{PAGE_END}"
+
+
+def weights_in_words(weights: Mapping[str, float]) -> str:
+    """Return weights of named vectors in words."""
+    return ", ".join(f"{name} {round(weight, 6):g}" for name, weight in sorted(weights.items()))
 
 
 class _Pictures:
@@ -203,6 +208,12 @@ def _suggestions(found: pb.Evaluation) -> Iterable[str]:
         yield f"<h2>Smallest ef for an index recall of {ef.wanted_recall:g}: {ef.ef}</h2>"
         yield f"<p>Other queries reach {ef.recall.mean:.3f} ({ef.recall.low:.3f} to {ef.recall.high:.3f}).</p>"
         yield _curve([(each.ef, each.recall) for each in ef.tried], ef.wanted_recall)
+    if found.HasField("weights"):
+        weights = found.weights
+        yield f"<h2>Best weights: {escaped(weights_in_words(weights.weights))}</h2>"
+        yield f"<p>Queries that did not choose them have an nDCG of {weights.ndcg.mean:.3f}.</p>"
+        best_first = sorted(weights.tried, key=lambda each: -each.ndcg)
+        yield _table(["weights", "nDCG"], [(weights_in_words(each.weights), f"{each.ndcg:.3f}") for each in best_first])
     if found.HasField("alpha"):
         best = found.alpha
         yield f"<h2>Best alpha: {best.alpha:g}</h2>"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from embedders.contract import Input
 from service.domain.objects import Scope
+from service.domain.searches import TargetJoin
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class System:
         rerank_property: the property whose texts it reads; empty for none.
         rerank_image_property: the blob property whose pictures it reads; empty for none.
         path: the field in the request.
+        weights: instead of `vector`, the weights of named vectors that are searched together; empty for one vector.
+        join: how their distances become one.
     """
 
     name: str
@@ -30,6 +33,8 @@ class System:
     rerank_property: str = ""
     rerank_image_property: str = ""
     path: str = ""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    join: TargetJoin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class EvaluationWishes:
         change_ef: whether the ef of an index may be changed while it is measured.
         wanted_recall: the index recall for which to look for the smallest ef; None for no such search.
         suggest_alpha: whether to look for the best alpha.
+        suggest_weights: whether to look for the best weights of the vectors of the first system.
         scope: whose objects, and how many replicas must answer.
     """
 
@@ -103,4 +109,5 @@ class EvaluationWishes:
     change_ef: bool = False
     wanted_recall: float | None = None
     suggest_alpha: bool = False
+    suggest_weights: bool = False
     scope: Scope = field(default_factory=Scope)

@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import scope_pb2 as _scope_pb2
+from vecgate.v1 import search_service_pb2 as _search_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -284,6 +285,7 @@ class EvaluateCollectionRequest(_message.Message):
     ALLOW_EF_CHANGE_FIELD_NUMBER: _builtins.int
     WANTED_RECALL_FIELD_NUMBER: _builtins.int
     SUGGEST_ALPHA_FIELD_NUMBER: _builtins.int
+    SUGGEST_WEIGHTS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     EARLIER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
@@ -311,6 +313,10 @@ class EvaluateCollectionRequest(_message.Message):
     suggest_alpha: _builtins.bool
     """Optional. Whether to find the best alpha of hybrid searches with the first system's vector. It needs queries with words whose
     answers are known (INVALID_INPUT). Default: false.
+    """
+    suggest_weights: _builtins.bool
+    """Optional. Whether to find the best weights of the target_weights of the first system, which need not be good themselves. It needs
+    queries whose answers are known (INVALID_INPUT). Nothing is embedded for it. Default: false.
     """
     @_builtins.property
     def objects(self) -> Global___ObjectQueries:
@@ -354,12 +360,13 @@ class EvaluateCollectionRequest(_message.Message):
         allow_ef_change: _builtins.bool = ...,
         wanted_recall: _builtins.float | None = ...,
         suggest_alpha: _builtins.bool = ...,
+        suggest_weights: _builtins.bool = ...,
         scope: _scope_pb2.Scope | None = ...,
         earlier: Global___EvaluationReport | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "captions", b"captions", "earlier", b"earlier", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "wanted_recall", b"wanted_recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "allow_ef_change", b"allow_ef_change", "captions", b"captions", "collection", b"collection", "earlier", b"earlier", "limit", b"limit", "max_objects", b"max_objects", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "skip_index_recall", b"skip_index_recall", "suggest_alpha", b"suggest_alpha", "systems", b"systems", "wanted_recall", b"wanted_recall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "allow_ef_change", b"allow_ef_change", "captions", b"captions", "collection", b"collection", "earlier", b"earlier", "limit", b"limit", "max_objects", b"max_objects", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "skip_index_recall", b"skip_index_recall", "suggest_alpha", b"suggest_alpha", "suggest_weights", b"suggest_weights", "systems", b"systems", "wanted_recall", b"wanted_recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__wanted_recall: _TypeAlias = _typing.Literal["wanted_recall"]  # noqa: Y015
     _WhichOneofArgType__wanted_recall: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall"]  # noqa: Y015
@@ -523,6 +530,26 @@ class EvaluatedSystem(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TargetWeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     TARGET_VECTOR_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
@@ -530,6 +557,8 @@ class EvaluatedSystem(_message.Message):
     RERANKER_FIELD_NUMBER: _builtins.int
     RERANK_PROPERTY_FIELD_NUMBER: _builtins.int
     RERANK_IMAGE_PROPERTY_FIELD_NUMBER: _builtins.int
+    TARGET_WEIGHTS_FIELD_NUMBER: _builtins.int
+    TARGET_JOIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Optional. What the result calls it. Default: words for what is set."""
     target_vector: _builtins.str
@@ -550,6 +579,14 @@ class EvaluatedSystem(_message.Message):
     """Optional. The text property that the reranker reads. One of both is required with a reranker (INVALID_INPUT)."""
     rerank_image_property: _builtins.str
     """Optional. The blob property whose images the reranker reads."""
+    target_join: _search_service_pb2.TargetJoin.ValueType
+    """Optional. With target_weights: TARGET_JOIN_MANUAL_WEIGHTS or TARGET_JOIN_RELATIVE_SCORE (INVALID_INPUT). Default: the former."""
+    @_builtins.property
+    def target_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Optional. Instead of target_vector: 2 or 3 named vectors that are searched together, with their finite weights. It needs known
+        answers (INVALID_INPUT). At most 60 in all systems together.
+        """
+
     def __init__(
         self,
         *,
@@ -560,10 +597,12 @@ class EvaluatedSystem(_message.Message):
         reranker: _builtins.str = ...,
         rerank_property: _builtins.str = ...,
         rerank_image_property: _builtins.str = ...,
+        target_weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        target_join: _search_service_pb2.TargetJoin.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_ef", b"_ef", "alpha", b"alpha", "ef", b"ef"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_ef", b"_ef", "alpha", b"alpha", "ef", b"ef", "name", b"name", "rerank_image_property", b"rerank_image_property", "rerank_property", b"rerank_property", "reranker", b"reranker", "target_vector", b"target_vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_ef", b"_ef", "alpha", b"alpha", "ef", b"ef", "name", b"name", "rerank_image_property", b"rerank_image_property", "rerank_property", b"rerank_property", "reranker", b"reranker", "target_join", b"target_join", "target_vector", b"target_vector", "target_weights", b"target_weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -655,6 +694,7 @@ class Evaluation(_message.Message):
     FINDINGS_FIELD_NUMBER: _builtins.int
     EF_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     EMBEDDED_INPUTS_FIELD_NUMBER: _builtins.int
     EMBEDDING_TIME_FIELD_NUMBER: _builtins.int
     SEARCHES_FIELD_NUMBER: _builtins.int
@@ -702,6 +742,10 @@ class Evaluation(_message.Message):
         """The best alpha; unset without suggest_alpha, and where no alpha finds any answer."""
 
     @_builtins.property
+    def weights(self) -> Global___WeightsSuggestion:
+        """The best weights; unset without suggest_weights, and where no weights find any answer."""
+
+    @_builtins.property
     def embedding_time(self) -> _duration_pb2.Duration:
         """How long that took."""
 
@@ -731,6 +775,7 @@ class Evaluation(_message.Message):
         findings: _abc.Iterable[Global___EvaluationFinding] | None = ...,
         ef: Global___EfSuggestion | None = ...,
         alpha: Global___AlphaSuggestion | None = ...,
+        weights: Global___WeightsSuggestion | None = ...,
         embedded_inputs: _builtins.int = ...,
         embedding_time: _duration_pb2.Duration | None = ...,
         searches: _builtins.int = ...,
@@ -738,9 +783,9 @@ class Evaluation(_message.Message):
         report: Global___EvaluationReport | None = ...,
         drift: Global___Drift | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "drift", b"drift", "ef", b"ef", "embedding_time", b"embedding_time", "report", b"report", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "drift", b"drift", "ef", b"ef", "embedding_time", b"embedding_time", "report", b"report", "time", b"time", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "comparisons", b"comparisons", "drift", b"drift", "ef", b"ef", "embedded_inputs", b"embedded_inputs", "embedding_time", b"embedding_time", "findings", b"findings", "limit", b"limit", "main_measure", b"main_measure", "object_count", b"object_count", "queries", b"queries", "query_count", b"query_count", "report", b"report", "searches", b"searches", "systems", b"systems", "time", b"time", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "comparisons", b"comparisons", "drift", b"drift", "ef", b"ef", "embedded_inputs", b"embedded_inputs", "embedding_time", b"embedding_time", "findings", b"findings", "limit", b"limit", "main_measure", b"main_measure", "object_count", b"object_count", "queries", b"queries", "query_count", b"query_count", "report", b"report", "searches", b"searches", "systems", b"systems", "time", b"time", "vectors", b"vectors", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -977,7 +1022,7 @@ class SystemResult(_message.Message):
 
     @_builtins.property
     def measures(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasuredEstimate]:
-        """The measures, at most 80 in all systems of a report together. The index recall is missing for hybrid searches, for those with a
+        """The measures, at most 80 in all systems of a report together. The index recall is missing for hybrid searches, for those of several vectors, for those with a
         reranker, and where no object has the vector.
         """
 
@@ -1363,6 +1408,110 @@ class AlphaSuggestion(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AlphaSuggestion: _TypeAlias = AlphaSuggestion  # noqa: Y015
+
+@_typing.final
+class WeightsSuggestion(_message.Message):
+    """WeightsSuggestion is the best weights of named vectors that are searched together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    NDCG_FIELD_NUMBER: _builtins.int
+    TRIED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The weights by named vector, which are 1 together."""
+
+    @_builtins.property
+    def ndcg(self) -> Global___Estimate:
+        """The nDCG that weights reach with other queries than those that chose them, by cross-validation."""
+
+    @_builtins.property
+    def tried(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriedWeights]:
+        """What was tried: all weights in steps of 0.1."""
+
+    def __init__(
+        self,
+        *,
+        weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        ndcg: Global___Estimate | None = ...,
+        tried: _abc.Iterable[Global___TriedWeights] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ndcg", b"ndcg"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ndcg", b"ndcg", "tried", b"tried", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeightsSuggestion: _TypeAlias = WeightsSuggestion  # noqa: Y015
+
+@_typing.final
+class TriedWeights(_message.Message):
+    """TriedWeights are weights that were tried."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    NDCG_FIELD_NUMBER: _builtins.int
+    ndcg: _builtins.float
+    """The mean nDCG."""
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The weights by named vector."""
+
+    def __init__(
+        self,
+        *,
+        weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        ndcg: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ndcg", b"ndcg", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriedWeights: _TypeAlias = TriedWeights  # noqa: Y015
 
 @_typing.final
 class TriedAlpha(_message.Message):

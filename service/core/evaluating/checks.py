@@ -62,6 +62,7 @@ def check_wishes(
             with noting(violations):
                 targets.append(_target(collection, each, embedders))
                 _check_system(collection, wishes, each, targets[-1], violations)
+            _check_weights(collection, wishes, each, violations)
             _check_words(collection, wishes, each, rerankers, violations)
         if wishes.wanted_recall is not None and targets:
             _check_ef(wishes, targets[0], "wanted_recall", violations)
@@ -70,6 +71,7 @@ def check_wishes(
             violations.require(answered, "suggest_alpha", "needs queries whose answers are known")
             trial = System("", alpha=0.5, path="suggest_alpha")
             _check_words(collection, wishes, trial, rerankers, violations)
+        _check_first(wishes, violations)
         measured = wishes.index_recall or _answered(wishes)
         path = QUERIES_PATH[type(wishes.queries)]
         violations.require(measured, path, "have no known answers, and index recall is left out: nothing is measured")
@@ -172,7 +174,7 @@ def _with_ids(query: WrittenQuery, path: str, what: str, violations: Violations)
 
 def measures_index(wishes: EvaluationWishes, system: System) -> bool:
     """Return whether a system's index is compared with exact search: not where words or a reranker decide, too."""
-    return wishes.index_recall and system.alpha is None and not system.reranker
+    return wishes.index_recall and system.alpha is None and not system.reranker and not system.weights
 
 
 def _answered(wishes: EvaluationWishes) -> bool:
@@ -202,6 +204,10 @@ def _property_faults(collection: Collection, name: str, path: str, types: frozen
 
 
 def _target(collection: Collection, system: System, embedders: EmbedderPool) -> NamedVector:
+    if system.weights:
+        # The others are checked beside it.
+        first = collection.find_vector(next(iter(system.weights)))
+        return collection.vectors[0] if first is None else first
     if not system.vector:
         return default_target(collection, embedders.default_vector(collection))
     found = collection.find_vector(system.vector)
@@ -220,6 +226,32 @@ def _check_system(
     violations.require(usable, f"{system.path}.target_vector", message)
     if system.ef is not None:
         _check_ef(wishes, target, f"{system.path}.ef", violations)
+
+
+def _check_weights(collection: Collection, wishes: EvaluationWishes, system: System, violations: Violations) -> None:
+    """Check the named vectors of a system that are searched together."""
+    if not system.weights:
+        return
+    path = f"{system.path}.target_weights"
+    violations.require(_answered(wishes), path, "needs queries whose answers are known")
+    violations.require(system.ef is None, f"{system.path}.ef", "is of one index; give a system with one target_vector")
+    for name in system.weights:
+        found = collection.find_vector(name)
+        if found is None:
+            violations.append(unknown_vector(collection, path))
+        else:
+            usable = found.distance is not None and not found.multi
+            violations.require(usable, path, f"has {name!r}, which cannot be searched by this version")
+
+
+def _check_first(wishes: EvaluationWishes, violations: Violations) -> None:
+    """Check that what is suggested goes with the first system."""
+    several = bool(wishes.systems[0].weights)
+    violations.require(
+        several or not wishes.suggest_weights, "suggest_weights", "needs target_weights in the first system"
+    )
+    for name, wanted in (("wanted_recall", wishes.wanted_recall is not None), ("suggest_alpha", wishes.suggest_alpha)):
+        violations.require(not (wanted and several), name, "needs one target_vector in the first system")
 
 
 def _check_ef(wishes: EvaluationWishes, target: NamedVector, path: str, violations: Violations) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.core.embedder_pool import EmbedderPool
 from service.core.evaluating.answers import Lacking, lacking_answers
@@ -40,7 +41,16 @@ from service.core.evaluating.results import (
 )
 from service.core.evaluating.searching import Run, SystemRunner
 from service.core.evaluating.statistics import Values, compare, estimate
-from service.core.evaluating.suggesting import ALPHAS, AlphaSuggestion, EfSuggestion, best_alpha, smallest_ef
+from service.core.evaluating.suggesting import (
+    ALPHAS,
+    AlphaSuggestion,
+    EfSuggestion,
+    WeightsSuggestion,
+    best_alpha,
+    best_weights,
+    smallest_ef,
+    weights_to_try,
+)
 from service.core.evaluating.task import Stage, Task, Tell
 from service.core.evaluating.truth import IndexTruth
 from service.core.reranker_pool import RerankerPool
@@ -152,14 +162,14 @@ class _Course:
         begun, wishes = time.perf_counter(), self._wishes
         objects = await self._store.count_objects(self._task.collection.name, wishes.scope)
         self._check_size(objects)
-        each_once = list({each.name: each for each in targets}.values())
+        each_once = self._searched_vectors(targets)
         queries = await QueryMaker(self._store, self._embedders, self._task, each_once, objects).make(wishes.queries)
         self._check_count(len(queries.queries))
         if queries.answered:
             check_measures()
             if isinstance(wishes.queries, WrittenQueries):
                 self._lacking = await lacking_answers(self._store, self._task, queries, wishes.max_objects, objects)
-        self._expected = len(queries.queries) * (len(targets) + (len(ALPHAS) if wishes.suggest_alpha else 0))
+        self._expected = len(queries.queries) * (len(targets) + self._count_tried())
         indexed = {
             target.name: target
             for system, target in zip(wishes.systems, targets, strict=True)
@@ -177,6 +187,7 @@ class _Course:
             runs[-1].forget(SHOWN)
         ef = await self._suggest_ef(targets[0], queries)
         alpha = await self._suggest_alpha(targets[0], queries)
+        weights = await self._suggest_weights(targets[0], queries)
         main = Measure.NDCG if queries.answered else Measure.INDEX_RECALL
         # Resampling takes tenths of a second.
         results = await asyncio.to_thread(_results, runs, values)
@@ -196,6 +207,7 @@ class _Course:
             findings=self._findings(each_once, results, comparisons, queries, ef=ef, objects=objects),
             ef=ef,
             alpha=alpha,
+            weights=weights,
             embedded=queries.embedded,
             embedding_s=queries.embedding_s,
             searches=self._searches,
@@ -276,12 +288,37 @@ class _Course:
     async def _suggest_alpha(self, target: NamedVector, queries: QuerySet) -> AlphaSuggestion | None:
         if not self._wishes.suggest_alpha:
             return None
+        values = await self._try([System(f"alpha {each:g}", target.name, each) for each in ALPHAS], target, queries)
+        return best_alpha(values) if values.any() else None
+
+    def _count_tried(self) -> int:
+        """Return with how many alphas and weights all queries are searched."""
+        return (len(ALPHAS) if self._wishes.suggest_alpha else 0) + len(self._weights_to_try())
+
+    def _weights_to_try(self) -> list[dict[str, float]]:
+        return weights_to_try(list(self._wishes.systems[0].weights)) if self._wishes.suggest_weights else []
+
+    async def _suggest_weights(self, target: NamedVector, queries: QuerySet) -> WeightsSuggestion | None:
+        tried, first = self._weights_to_try(), self._wishes.systems[0]
+        if not tried:
+            return None
+        values = await self._try([replace(first, weights=each) for each in tried], target, queries)
+        return best_weights(tried, values) if values.any() else None
+
+    async def _try(self, systems: Sequence[System], target: NamedVector, queries: QuerySet) -> NDArray[np.float64]:
+        """Return the nDCG of all queries by several systems: float64, shape (systems, queries)."""
         rows = []
-        for alpha in ALPHAS:
-            run = Run(System(f"alpha {alpha:g}", target.name, alpha), target, range(len(queries.queries)))
-            measured = await self._measure(await self._search(run, queries), queries)
-            rows.append(measured[Measure.NDCG])
-        return best_alpha(np.stack(rows)) if np.any(rows) else None
+        for system in systems:
+            run = await self._search(Run(system, target, range(len(queries.queries))), queries)
+            answers = [each.answers for each in queries.queries]
+            rows.append((await asyncio.to_thread(measure, answers, run.names, self._wishes.limit))[Measure.NDCG])
+        return np.stack(rows)
+
+    def _searched_vectors(self, targets: Sequence[NamedVector]) -> list[NamedVector]:
+        """Return all named vectors that the systems search, each once."""
+        joined = [name for each in self._wishes.systems for name in each.weights]
+        found = [*targets, *filter(None, map(self._task.collection.find_vector, joined))]
+        return list({each.name: each for each in found}.values())
 
     def _caption_findings(self, targets: Sequence[NamedVector]) -> list[Finding]:
         wanted = self._wishes.queries

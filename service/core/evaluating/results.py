@@ -11,7 +11,7 @@ from service.core.evaluating.drift import Drift, Report, SystemReport
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.queries import Query
 from service.core.evaluating.statistics import Difference, Estimate, fewest_queries
-from service.core.evaluating.suggesting import EXACT, AlphaSuggestion, EfSuggestion, queries_for
+from service.core.evaluating.suggesting import EXACT, AlphaSuggestion, EfSuggestion, WeightsSuggestion, queries_for
 from service.core.evaluating.truth import VectorCounts
 from service.domain import Distance, NamedVector, System
 
@@ -140,6 +140,7 @@ class Evaluation:
         findings: what to look at.
         ef: the suggested ef; None if none was asked for.
         alpha: the suggested alpha; None if none was asked for.
+        weights: the suggested weights; None if none were asked for.
         embedded: inputs that were embedded.
         embedding_s: how long that took, in seconds.
         searches: searches of all systems, and of suggestions.
@@ -162,6 +163,7 @@ class Evaluation:
     findings: Sequence[Finding]
     ef: EfSuggestion | None
     alpha: AlphaSuggestion | None
+    weights: WeightsSuggestion | None
     embedded: int
     embedding_s: float
     searches: int

@@ -103,7 +103,9 @@ class SystemRunner:
 
     async def _search(self, run: Run, queries: QuerySet, row: int, limit: int) -> list[Hit]:
         system, query = run.system, queries.queries[row]
-        targets = TargetVectors({run.target.name: queries.vectors[run.target.name][row]})
+        names = list(system.weights) or [run.target.name]
+        vectors = {name: queries.vectors[name][row] for name in names}
+        targets = TargetVectors(vectors, system.join, system.weights)
         found = targets if system.alpha is None else Blend(Keywords(query.text), system.alpha, targets=targets)
         fields = ReturnFields(properties=[queries.answer_property] if queries.answer_property else [])
         spec = SearchSpec(found, limit + queries.by_objects, fields=fields, scope=self._task.scope)

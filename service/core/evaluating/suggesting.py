@@ -1,7 +1,8 @@
 """The smallest ef that reaches a wanted recall, and the best alpha of hybrid searches."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,21 @@ def queries_for(recall: Estimate, count: int) -> int:
     return int(np.ceil(round(count * ((recall.high - recall.low) / 2 / EXACT) ** 2, 6)))
 
 
+@dataclass(frozen=True, slots=True)
+class WeightsSuggestion:
+    """The best weights of named vectors that are searched together.
+
+    Attributes:
+        weights: the best ones for all queries, by named vector.
+        value: what they are worth for other queries, by cross-validation.
+        tried: all weights that were tried, with the mean of the measure.
+    """
+
+    weights: Mapping[str, float]
+    value: Estimate
+    tried: Sequence[tuple[Mapping[str, float], float]]
+
+
 async def smallest_ef(
     wanted: float, least: int, measure: Callable[[int, Sequence[int]], Awaitable[Values]], count: int
 ) -> EfSuggestion:
@@ -103,6 +119,34 @@ def best_alpha(values: NDArray[np.float64]) -> AlphaSuggestion:
     Args:
         values: float64, shape (alphas, queries): the measure of each query with each alpha.
     """
+    best, judged, means = _best_by_others(values)
+    tried = [(alpha, float(mean)) for alpha, mean in zip(ALPHAS, means, strict=True)]
+    return AlphaSuggestion(ALPHAS[best], judged, tried)
+
+
+def weights_to_try(names: Sequence[str]) -> list[dict[str, float]]:
+    """Return all weights of some named vectors, in steps of 0.1, that are 1 together."""
+    steps = len(ALPHAS) - 1
+    return [
+        {name: part / steps for name, part in zip(names, parts, strict=True)}
+        for parts in product(range(steps + 1), repeat=len(names))
+        if sum(parts) == steps
+    ]
+
+
+def best_weights(tried: Sequence[Mapping[str, float]], values: NDArray[np.float64]) -> WeightsSuggestion:
+    """Return the best weights.
+
+    Args:
+        tried: what was tried.
+        values: float64, shape (weights, queries): the measure of each query with each of them.
+    """
+    best, judged, means = _best_by_others(values)
+    return WeightsSuggestion(tried[best], judged, [(each, float(m)) for each, m in zip(tried, means, strict=True)])
+
+
+def _best_by_others(values: NDArray[np.float64]) -> tuple[int, Estimate, Values]:
+    """Return the best place for all queries, what it is worth by cross-validation, and the mean of each place."""
     count = values.shape[1]
     folds = np.arange(count) % min(FOLDS, count)
     judged = np.zeros(count)
@@ -111,8 +155,7 @@ def best_alpha(values: NDArray[np.float64]) -> AlphaSuggestion:
         best = _best(others.mean(axis=1)) if others.shape[1] else 0
         judged[folds == fold] = values[best, folds == fold]
     means = values.mean(axis=1)
-    tried = [(alpha, float(mean)) for alpha, mean in zip(ALPHAS, means, strict=True)]
-    return AlphaSuggestion(ALPHAS[_best(means)], estimate(judged), tried)
+    return _best(means), estimate(judged), means
 
 
 def _best(means: Values) -> int:

@@ -13,8 +13,9 @@ from service.core.evaluating.results import Evaluation, QueryResult, SystemResul
 from service.core.evaluating.statistics import Estimate
 from service.core.evaluating.summary import VectorSummary
 from service.core.evaluating.truth import VectorCounts
-from service.domain import System
+from service.domain import System, TargetJoin
 from vecgate.v1 import evaluation_service_pb2 as pb
+from vecgate.v1 import search_service_pb2 as search_pb
 
 MEASURES: "dict[Measure, pb.EvaluationMeasure.ValueType]" = {
     Measure.INDEX_RECALL: pb.EVALUATION_MEASURE_INDEX_RECALL,
@@ -25,6 +26,10 @@ MEASURES: "dict[Measure, pb.EvaluationMeasure.ValueType]" = {
 FORMAT = 1
 """Of what later evaluations compare with. An earlier one of another format is refused."""
 
+JOINS: "dict[TargetJoin | None, search_pb.TargetJoin.ValueType]" = {
+    TargetJoin.MANUAL_WEIGHTS: search_pb.TARGET_JOIN_MANUAL_WEIGHTS,
+    TargetJoin.RELATIVE_SCORE: search_pb.TARGET_JOIN_RELATIVE_SCORE,
+}
 MAX_TEXT_CHARS = 200
 """Of the words of a query in the result."""
 
@@ -133,6 +138,10 @@ def _add_suggestions(message: pb.Evaluation, found: Evaluation) -> None:
                 tried=[pb.TriedEf(ef=value, recall=recall) for value, recall in ef.tried],
             )
         )
+    if (weights := found.weights) is not None:
+        message.weights.weights.update(weights.weights)
+        message.weights.ndcg.CopyFrom(_estimate(weights.value))
+        message.weights.tried.extend(pb.TriedWeights(weights=each, ndcg=value) for each, value in weights.tried)
     if (best := found.alpha) is not None:
         message.alpha.CopyFrom(
             pb.AlphaSuggestion(
@@ -162,12 +171,14 @@ def _system_result(result: SystemResult) -> pb.SystemResult:
 def _system(system: System, vector: str) -> pb.EvaluatedSystem:
     return pb.EvaluatedSystem(
         name=system.name,
-        target_vector=vector,
+        target_vector="" if system.weights else vector,
         alpha=system.alpha,
         ef=system.ef,
         reranker=system.reranker,
         rerank_property=system.rerank_property,
         rerank_image_property=system.rerank_image_property,
+        target_weights=system.weights,
+        target_join=JOINS.get(system.join, search_pb.TARGET_JOIN_UNSPECIFIED),
     )
 
 

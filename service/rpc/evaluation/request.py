@@ -1,8 +1,18 @@
 """EvaluateCollectionRequest: one walk checks it and makes the wishes of the domain."""
 
+import math
+
 from embedders.contract import TextInput
 from service.core.evaluating.suggesting import MAX_EF
-from service.domain import CaptionQueries, EvaluationWishes, ObjectQueries, System, WrittenQueries, WrittenQuery
+from service.domain import (
+    CaptionQueries,
+    EvaluationWishes,
+    ObjectQueries,
+    System,
+    TargetJoin,
+    WrittenQueries,
+    WrittenQuery,
+)
 from service.errors import MAX_VIOLATIONS, Violations, collecting
 from service.rpc.embedding import input_from_pb
 from service.rpc.shared.requests import parse_scope
@@ -15,6 +25,8 @@ MAX_SAMPLE = 1000
 DEFAULT_OBJECTS = 1_000_000
 MAX_OBJECTS = 10_000_000
 """Objects that exact search reads: ten million vectors of 1,024 values are 40 GB, some hours of reading."""
+MIN_JOINED, MAX_JOINED = 2, 3
+"""Named vectors that are searched together: of three, 66 weights are tried."""
 MAX_GAIN = 1000
 MAX_HITS = 1_000_000
 """Hits of all systems together. Those of one system are kept until they are measured: about 10 MB of ids."""
@@ -59,6 +71,7 @@ def parse_evaluation(request: pb.EvaluateCollectionRequest) -> EvaluationWishes:
         change_ef=request.allow_ef_change,
         wanted_recall=wanted,
         suggest_alpha=request.suggest_alpha,
+        suggest_weights=request.suggest_weights,
         scope=scope,
     )
 
@@ -134,6 +147,7 @@ def _system(message: pb.EvaluatedSystem, path: str, violations: Violations) -> S
     reads = message.rerank_property or message.rerank_image_property
     both = bool(message.reranker) == bool(reads)
     violations.require(both, f"{path}.reranker", "goes with rerank_property or rerank_image_property; give both")
+    weights, join = _weights(message, path, violations)
     return System(
         message.name or _words(message),
         message.target_vector,
@@ -144,12 +158,37 @@ def _system(message: pb.EvaluatedSystem, path: str, violations: Violations) -> S
         message.rerank_property,
         message.rerank_image_property,
         path,
+        weights,
+        join,
     )
+
+
+def _weights(
+    message: pb.EvaluatedSystem, path: str, violations: Violations
+) -> tuple[dict[str, float], TargetJoin | None]:
+    """Return the weights of named vectors that are searched together, by their names in order, and how to join them."""
+    given, join = message.target_weights, message.target_join or TargetJoin.MANUAL_WEIGHTS.value
+    if not given:
+        rule = "goes with target_weights; leave it out"
+        violations.require(not message.target_join, f"{path}.target_join", rule)
+        return {}, None
+    where = f"{path}.target_weights"
+    fits = MIN_JOINED <= len(given) <= MAX_JOINED
+    violations.require(fits, where, f"has {len(given)} vectors; give {MIN_JOINED} or {MAX_JOINED}")
+    violations.require(all(map(math.isfinite, given.values())), where, "has a weight that is not finite")
+    violations.require(not message.target_vector, where, "goes without target_vector; give one of the two")
+    known = join in (TargetJoin.MANUAL_WEIGHTS.value, TargetJoin.RELATIVE_SCORE.value)
+    rule = "is no join by weights; give TARGET_JOIN_MANUAL_WEIGHTS or TARGET_JOIN_RELATIVE_SCORE"
+    violations.require(known, f"{path}.target_join", rule)
+    # As they were written, not as the nearest float32.
+    weights = {name: round(weight, 6) for name, weight in sorted(given.items())}
+    return weights, TargetJoin(join) if known else None
 
 
 def _words(message: pb.EvaluatedSystem) -> str:
     """Return words for what is set of a system."""
     parts = [message.target_vector]
+    parts += [f"{name} {weight:g}" for name, weight in sorted(message.target_weights.items())]
     parts += [f"alpha {message.alpha:g}"] if message.HasField("alpha") else []
     parts += [f"ef {message.ef}"] if message.HasField("ef") else []
     parts += [message.reranker]

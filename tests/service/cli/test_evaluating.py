@@ -228,6 +228,8 @@ async def test_queries_come_from_csv_or_jsonl_with_answers_in_them_or_in_trecs_f
         (("--queries", "{file}"), "line 2 has colour"),
         (("--system", "alpha"), "write it as KEY=VALUE"),
         (("--system", "ef=much"), "'much' is not a number"),
+        (("--system", "weights=old"), "write weights as NAME:WEIGHT+NAME:WEIGHT"),
+        (("--system", "join=most"), "join (manual-weights or relative-score)"),
         (("--suggest",), "--suggest needs --allow-change-ef"),
     ],
 )
@@ -254,6 +256,23 @@ async def test_suggestions_are_in_the_table_and_on_the_page(moving: Wire, tmp_pa
     assert "The best alpha is" in result.output
     assert "Best alpha" in page.read_text()
     assert "Queries that go worst" not in page.read_text()
+
+
+async def test_the_best_weights_are_in_the_table_and_on_the_page(moving: Wire, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+
+    result = await run(
+        moving,
+        *("evaluate", "Things", "--caption-field", "title", "--suggest", "--no-index-recall", "--html", str(page)),
+        *("--system", "name=both,weights=old:0.5+new:0.5,join=manual-weights", "--system", "vector=old"),
+    )
+
+    assert result.exit_code == 0, result.output
+    assert "The best weights are new 0" in result.output
+    assert "new, old" in next(line for line in result.output.splitlines() if line.startswith("both"))
+    html = page.read_text()
+    assert "Best weights: new 0" in html
+    assert html.count("new 0.5, old 0.5") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from service.core.evaluating.statistics import Estimate, Values
-from service.core.evaluating.suggesting import ALPHAS, MAX_EF, best_alpha, queries_for, smallest_ef
+from service.core.evaluating.suggesting import (
+    ALPHAS,
+    MAX_EF,
+    best_alpha,
+    best_weights,
+    queries_for,
+    smallest_ef,
+    weights_to_try,
+)
 
 
 class Curve:
@@ -60,6 +68,22 @@ async def test_the_recall_of_a_suggested_ef_is_that_of_queries_which_did_not_cho
     assert found.recall.mean != pytest.approx(tried[found.ef])
     assert queries_for(found.recall, 40) > 40
     assert queries_for(Estimate(0.9, 0.89, 0.91), 700) == pytest.approx(700, abs=1)
+
+
+def test_the_best_weights_are_found_among_all_that_are_1_together() -> None:
+    tried = weights_to_try(["a", "b", "c"])
+    random = np.random.default_rng(5)
+    values = np.array(
+        [1 - (each["a"] - 0.2) ** 2 - (each["b"] - 0.7) ** 2 + random.normal(0, 0.02, 300) for each in tried]
+    )
+
+    found = best_weights(tried, values)
+
+    assert len(tried) == 66
+    assert all(sum(each.values()) == pytest.approx(1) for each in tried)
+    assert found.weights == pytest.approx({"a": 0.2, "b": 0.7, "c": 0.1}, abs=0.11)
+    assert found.value.mean == pytest.approx(1, abs=0.02)
+    assert len(weights_to_try(["a", "b"])) == 11
 
 
 def test_the_best_alpha_is_judged_by_queries_that_did_not_choose_it() -> None:

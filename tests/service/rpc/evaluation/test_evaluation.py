@@ -1,6 +1,7 @@
 """EvaluateCollection over the wire: what it measures of a store in memory, whose truth is known."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC
@@ -23,6 +24,7 @@ from tests.conftest import assert_close
 from tests.fakes.reranker import FakeReranker
 from tests.service.conftest import Failure, Wire, failure_of, over_every_wire, start_wire, stop_wire
 from vecgate.v1 import evaluation_service_pb2 as pb
+from vecgate.v1 import search_service_pb2 as search_pb
 
 TITLES = [f"picture number {number}" for number in range(40)]
 MANY = [{"name": str(each)} for each in range(11)]
@@ -285,6 +287,43 @@ async def test_an_index_in_which_there_is_nothing_has_no_recall(wire: Wire) -> N
     assert ("VECTORS_MISSING", "") in kinds(found)
 
 
+async def test_weights_of_vectors_are_compared_and_the_best_ones_suggested(wire: Wire) -> None:
+    ids = await crowd(wire, ("good", "noise"), name="good")
+    collection = await wire.store.get_collection("Pictures")
+    (vector,) = collection.vectors
+    await wire.store.update_collection(replace(collection, vectors=(vector, replace(vector, name="noise"))))
+    random = np.random.default_rng(1)
+    for each in wire.store._objects["Pictures"].values():
+        each.vectors["noise"] = random.standard_normal(8).astype(np.float32)
+    systems: list[Any] = [
+        {"name": "both", "target_weights": {"noise": 0.9, "good": 0.1}},
+        {"name": "good", "target_vector": "good"},
+        {"name": "scored", "target_weights": {"noise": 0.9, "good": 0.1}, "target_join": "TARGET_JOIN_RELATIVE_SCORE"},
+    ]
+    wire.embedder.calls.clear()
+
+    found = await evaluate(
+        wire, captions={"property": "title"}, systems=systems, suggest_weights=True, skip_index_recall=True
+    )
+
+    both, good, scored = found.systems
+    assert measures(both)["ndcg"] < measures(good)["ndcg"] == 1
+    assert measures(scored)["ndcg"] < 1
+    assert ("WORSE", "both") in kinds(found)
+    assert (both.system.target_vector, dict(scored.system.target_weights)) == (
+        "",
+        pytest.approx({"good": 0.1, "noise": 0.9}),
+    )
+    assert scored.system.target_join == search_pb.TARGET_JOIN_RELATIVE_SCORE
+    best = dict(found.weights.weights)
+    assert best["good"] > 0.5
+    assert sum(best.values()) == pytest.approx(1)
+    assert len(found.weights.tried) == 11
+    assert found.weights.ndcg.mean > 0.95
+    # Two vectors of one space, and eleven weights: each text is embedded once.
+    assert sum(len(inputs) for inputs, _ in wire.embedder.calls) == found.embedded_inputs == len(ids)
+
+
 async def test_a_reranker_is_one_more_system() -> None:
     wire = await start_wire(rerankers=[[FakeReranker(name="rank")]])
     await crowd(wire)
@@ -461,6 +500,28 @@ async def test_the_smallest_ef_and_the_best_alpha_are_suggested(wire: Wire) -> N
         ({"objects": {}, "systems": [{"ef": 20}]}, ["systems[0].ef"]),
         ({"objects": {}, "systems": [{"ef": 4097}, {"alpha": 1.5}]}, ["systems[1].alpha", "systems[0].ef"]),
         ({"objects": {}, "systems": [{"alpha": 0.5}]}, ["systems[0].alpha"]),
+        ({"objects": {}, "systems": [{"target_join": 4}]}, ["systems[0].target_join"]),
+        (
+            {
+                "objects": {},
+                "systems": [{"target_weights": {"default": math.nan}, "target_join": 1, "target_vector": "d"}],
+            },
+            [*["systems[0].target_weights"] * 3, "systems[0].target_join"],
+        ),
+        (
+            {
+                "objects": {},
+                "systems": [{"target_weights": {"default": 1, "other": 1}, "ef": 20}],
+                "suggest_alpha": True,
+            },
+            [
+                *["systems[0].target_weights"] * 2,
+                *["systems[0].ef"] * 2,
+                *["suggest_alpha"] * 2,
+                "suggest_alpha.alpha",
+            ],
+        ),
+        ({"captions": {"property": "title"}, "suggest_weights": True}, ["suggest_weights"]),
         ({"objects": {}, "systems": [{}, {}]}, ["systems[1].name"]),
         ({"objects": {}, "systems": [{"target_vector": "other"}]}, ["systems[0].target_vector"]),
         ({"objects": {}, "systems": [{"reranker": "rank"}]}, ["systems[0].reranker"]),
