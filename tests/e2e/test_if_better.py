@@ -29,7 +29,7 @@ COUNT = 60
 TITLES = [f"thing {number}" for number in range(COUNT)]
 IDS = [str(UUID(int=number + 1)) for number in range(COUNT)]
 ASKERS, AFTERWARDS = 3, 40
-"""Searches at the same time, and how many each makes after the last switch."""
+"""Searches at the same time, and how many each begins after the last switch."""
 RIGHT = 1e-4
 """A text's vector and the same one in the index are as near; those of two spaces are not."""
 
@@ -103,24 +103,41 @@ async def moving(weaviate_settings: WeaviateSettings) -> AsyncIterator[Moving]:
         yield made
 
 
-@asynccontextmanager
-async def searched(moving: Moving) -> AsyncIterator[list[str]]:
-    """Search all the time, and give which vectors were searched so far; fail if a search fails."""
-    seen: list[str] = []
-    end = asyncio.Event()
+class Searches:
+    """Searches that run all the time, each of which fails the test if it fails.
 
-    async def asking(first: int) -> None:
+    Attributes:
+        moved: whether the last switch has returned.
+        before: which vectors were searched by those that began before that.
+        after: and by those that began afterwards.
+    """
+
+    def __init__(self, moving: Moving) -> None:
+        self.moved = False
+        self.before: list[str] = []
+        self.after: list[str] = []
+        self._moving = moving
+
+    async def run(self, first: int) -> None:
+        """Search by one title after the other, until enough searches have begun after the last switch."""
         number, left = first, AFTERWARDS
         while left:
-            left -= end.is_set()
             number = (number + 1) % COUNT
-            seen.append(await moving.ask(number))
+            # A search that began before the switch may end after it.
+            seen = self.after if self.moved else self.before
+            left -= self.moved
+            seen.append(await self._moving.ask(number))
 
+
+@asynccontextmanager
+async def searched(moving: Moving) -> AsyncIterator[Searches]:
+    """Search all the time, also for a while after the block has ended."""
+    searches = Searches(moving)
     async with asyncio.TaskGroup() as group:
         for each in range(ASKERS):
-            group.create_task(asking(each * COUNT // ASKERS))
-        yield seen
-        end.set()
+            group.create_task(searches.run(each * COUNT // ASKERS))
+        yield searches
+        searches.moved = True
 
 
 @pytest.mark.e2e
@@ -131,17 +148,15 @@ async def test_a_worse_model_is_refused_and_a_better_one_taken_while_searches_ru
     lines = [json.dumps({"text": title, "answers": id_}) for title, id_ in zip(TITLES, IDS, strict=True)]
     queries.write_text("\n".join(lines))
 
-    async with searched(moving) as seen:
+    async with searched(moving) as searches:
         worse = await moving.move("worst", "--caption-field", "title")
-        before = len(seen)
+        until_refused = list(searches.before)
         better = await moving.move("best", "--queries", str(queries))
-        after = len(seen)
 
     assert worse.exit_code == 1
     assert "which is more than chance; nothing is changed" in worse.output
     assert better.exit_code == 0, better.output
-    assert set(seen[:before]) == {"old"}
-    assert 0 < before < after
-    # Searches that had begun before the switch may end after it.
-    assert set(seen[after + ASKERS :]) == {"best"}
-    assert set(seen) == {"old", "best"}
+    assert set(until_refused) <= {"old"}
+    assert set(searches.before) <= {"old", "best"}
+    assert set(searches.after) == {"best"}
+    assert len(searches.after) == ASKERS * AFTERWARDS
