@@ -100,7 +100,7 @@ IfBetterOption = Annotated[
     bool,
     typer.Option(
         "--if-better",
-        help="Change nothing if searches by --default-vector are really worse than by the present one. Needs "
+        help="Change nothing unless searches by --default-vector are surely no worse than by the present one. Needs "
         "--caption-field, or --queries with answers.",
     ),
 ]

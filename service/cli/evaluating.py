@@ -34,6 +34,9 @@ WANTED_RECALL = 0.95
 MAX_CHANGED_SHARE = 0.1
 """If the number of objects has changed more since a comparison, it was one of another collection."""
 
+MARGIN = 0.02
+"""A vector is no worse than another one if the interval of their difference does not reach so far below 0."""
+
 PROVES_NOTHING = frozenset({pb.FINDING_KIND_NOTHING_FOUND, pb.FINDING_KIND_FEW_QUERIES})
 """Findings with which no named vector is taken for the better one."""
 
@@ -315,7 +318,7 @@ def run_evaluation(client: Client, request: pb.EvaluateCollectionRequest) -> pb.
 
 
 def check_better(client: Client, request: pb.EvaluateCollectionRequest, vector: str, measure: MeasureName) -> str:
-    """Compare a named vector with the default one; end the command if it is really worse, or if nothing can be said.
+    """Compare a named vector with the default one; end the command unless it is surely no worse by MARGIN.
 
     Returns:
         The etag of the collection that was compared.
@@ -337,10 +340,16 @@ def check_better(client: Client, request: pb.EvaluateCollectionRequest, vector: 
         fail(f"this proves nothing about {vector}; nothing is changed: {'; '.join(useless)}", EXIT_FAILED)
     kind = MEASURES_BY_NAME[measure]
     change = next(each for each in found.comparisons if each.measure == kind)
-    words = f"the {MEASURES[kind]} of {vector} is {change.difference.mean:+.3f} against that of {present}"
-    if change.real and change.difference.mean < 0:
-        fail(f"{words}, which is more than chance; nothing is changed", EXIT_FAILED)
-    say(f"{words}{', which may be chance' if not change.real else ''}.")
+    by = change.difference
+    words = (
+        f"the {MEASURES[kind]} of {vector} differs by {by.mean:+.3f} ({by.low:+.3f} to {by.high:+.3f}) from that of "
+        f"{present}"
+    )
+    # That a loss may be chance does not make it chance: few queries leave room for any loss.
+    if by.low <= -MARGIN:
+        surer = "it is worse" if by.high < 0 else f"it may be worse by {MARGIN:g}; more queries make this surer"
+        fail(f"{words}, so {surer}; nothing is changed", EXIT_FAILED)
+    say(f"{words}, so it is no worse by {MARGIN:g}.")
     count = client.get_collection(request.collection, request.scope.tenant).object_count
     if abs(count - found.object_count) > MAX_CHANGED_SHARE * found.object_count:
         fail(

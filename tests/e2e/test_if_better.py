@@ -154,7 +154,7 @@ async def test_a_worse_model_is_refused_and_a_better_one_taken_while_searches_ru
         better = await moving.move("best", "--queries", str(queries))
 
     assert worse.exit_code == 1
-    assert "which is more than chance; nothing is changed" in worse.output
+    assert "so it is worse; nothing is changed" in worse.output
     assert better.exit_code == 0, better.output
     assert set(until_refused) <= {"old"}
     assert set(searches.before) <= {"old", "best"}

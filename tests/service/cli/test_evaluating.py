@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,11 +120,54 @@ async def test_a_worse_vector_is_refused_as_the_default_and_a_better_one_taken(m
     better = await run(moving, *switch, "old", "--measure", "mrr")
 
     assert worse.exit_code == 1
-    assert "which is more than chance; nothing is changed" in worse.output
+    assert "so it is worse; nothing is changed" in worse.output
     assert after_worse == "old"
     assert better.exit_code == 0, better.output
-    assert "the MRR of old is +" in better.output
+    assert "the MRR of old differs by +" in better.output
     assert await default_vector(moving) == "old"
+
+
+async def switch(wire: Wire, folder: Path, numbers: Sequence[int]) -> Result:
+    """Make the new vector the default one if it is no worse for the titles of these numbers."""
+    file = folder / "queries.jsonl"
+    lines = [json.dumps({"text": TITLES[number], "answers": str(IDS[number])}) for number in numbers]
+    file.write_text("\n".join(lines))
+    update = ("collections", "update", "Things", "--default-vector", "new", "--if-better")
+    return await run(wire, *update, "--queries", str(file))
+
+
+async def test_a_slightly_worse_vector_is_taken_only_if_the_queries_are_enough_to_tell_that_it_is_only_slightly_worse(
+    moving: Wire, tmp_path: Path
+) -> None:
+    bad, within = FakeEmbedder(name="bad", space="bad"), moving.store._objects["Things"]
+    for number, id_ in enumerate(IDS):
+        # The first object is not found by its title any more.
+        vector = bad.vector(TITLES[number]) if number else -bad.vector(TITLES[0])
+        within[id_].vectors = {**within[id_].vectors, "new": vector}
+
+    few = await switch(moving, tmp_path, range(12))
+    after_few = await default_vector(moving)
+    enough = await switch(moving, tmp_path, [0, *(number % 59 + 1 for number in range(299))])
+
+    assert few.exit_code == 1
+    assert "the nDCG of new differs by -0.083 (-0.250 to +0.000) from that of old" in few.output
+    assert "so it may be worse by 0.02; more queries make this surer; nothing is changed" in few.output
+    assert after_few == "old"
+    assert enough.exit_code == 0, enough.output
+    assert "the nDCG of new differs by -0.003 (-0.010 to +0.000) from that of old" in enough.output
+    assert await default_vector(moving) == "new"
+
+
+async def test_a_vector_that_finds_the_same_is_taken(moving: Wire, tmp_path: Path) -> None:
+    bad, within = FakeEmbedder(name="bad", space="bad"), moving.store._objects["Things"]
+    for number, id_ in enumerate(IDS):
+        within[id_].vectors = {**within[id_].vectors, "new": bad.vector(TITLES[number])}
+
+    same = await switch(moving, tmp_path, range(12))
+
+    assert same.exit_code == 0, same.output
+    assert "differs by +0.000 (+0.000 to +0.000) from that of old, so it is no worse by 0.02" in same.output
+    assert await default_vector(moving) == "new"
 
 
 async def test_a_comparison_that_proves_nothing_never_switches(moving: Wire, tmp_path: Path) -> None:
