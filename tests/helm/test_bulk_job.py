@@ -106,3 +106,28 @@ def test_only_the_operator_and_the_job_reach_the_job() -> None:
     assert own["from"] == [{"podSelector": spec["podSelector"]}]
     assert [each["port"] for each in operator["ports"]] == [8265]
     assert JOB["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_the_job_reaches_itself_dns_weaviate_and_the_object_store_and_nothing_else() -> None:
+    def ports(protocol: str, *numbers: int) -> list[dict[str, object]]:
+        return [{"port": each, "protocol": protocol} for each in numbers]
+
+    own, dns, weaviate, store = POLICY["spec"]["egress"]
+
+    assert own == {
+        "to": [{"podSelector": POLICY["spec"]["podSelector"]}],
+        "ports": [{"port": 1, "endPort": 65535, "protocol": "TCP"}],
+    }
+    assert dns == {
+        "to": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},
+            {"ipBlock": {"cidr": "169.254.0.0/16"}},
+        ],
+        "ports": ports("UDP", 53) + ports("TCP", 53),
+    }
+    assert weaviate == {"to": [{"namespaceSelector": {}}], "ports": ports("TCP", 80, 8080, 50051)}
+    assert store == {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": ports("TCP", 443)}
+
+
+def test_an_error_that_stays_takes_the_gpus_of_one_more_cluster_at_most() -> None:
+    assert JOB["spec"]["backoffLimit"] == 1
