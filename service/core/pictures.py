@@ -176,7 +176,9 @@ class Pictures:
     async def _one(self, uri: str, count: Callable[[int], None]) -> Fetched:
         start_s = perf_counter()
         found = await self._fetched(uri, count)
-        FETCH_SECONDS.observe(perf_counter() - start_s)
+        if not isinstance(found, ImageUriNotAllowed):
+            # What is refused takes no time, and would hide how slow the origins are.
+            FETCH_SECONDS.observe(perf_counter() - start_s)
         if isinstance(found, bytes):
             FETCHES.labels("fetched").inc()
             FETCHED_BYTES.inc(len(found))

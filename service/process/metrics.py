@@ -126,7 +126,8 @@ FETCHES = Counter(
 FETCHED_BYTES = Counter("vecgate_image_fetched_bytes_total", "Bytes of fetched images.")
 FETCH_SECONDS = Histogram(
     "vecgate_image_fetch_seconds",
-    "Duration of fetches of images, with the wait for a free connection to the origin and with redirects.",
+    "Duration of fetches of images, without those that are not_allowed, with the wait for a free connection to the "
+    "origin and with redirects.",
     buckets=SECONDS,
 )
 BUILD = Info("vecgate_build", "1, with the release of Vecgate and the Python that runs it.")

@@ -203,7 +203,6 @@ async def test_fetched_images_are_counted_with_their_bytes() -> None:
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (ImageUriNotAllowed("x"), "not_allowed"),
         (ImageNotServed("x"), "not_served"),
         (ImageUnreachable("x"), "unreachable"),
         (ImageTooLarge("x"), "too_large"),
@@ -214,3 +213,11 @@ async def test_fetches_that_fail_are_counted_by_their_outcome(error: Exception, 
     await Pictures(Broken(error)).fetch({"a": "https://a.example/"})
 
     assert [now - was for now, was in zip(measured(outcome), before, strict=True)] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("source", [Broken(ImageUriNotAllowed("x")), None])
+async def test_what_is_not_fetched_at_all_is_counted_and_not_timed(source: Broken | None) -> None:
+    before = measured("not_allowed")
+    await Pictures(source).fetch({"a": "https://a.example/"})
+
+    assert [now - was for now, was in zip(measured("not_allowed"), before, strict=True)] == [1, 0, 0]
