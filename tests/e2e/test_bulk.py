@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import psutil
@@ -22,12 +24,14 @@ from service.bulk.accounts import Progress
 from service.bulk.job import Job, Result, run
 from service.bulk.loop import BackgroundLoop
 from service.bulk.pipeline import Sizes, load_model, start_ray
-from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
+from service.bulk.stages import Write
+from service.domain import Collection, DataType, NamedVector, Property, Space, StoredObject, WeightedField
+from service.errors import ServiceError, StoreUnavailable
 from service.settings import Settings, WeaviateSettings, load_settings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from service.wiring import local_models
-from tests.conftest import Started
+from tests.conftest import running_below
 from tests.e2e.serving import ROOT, tiny_model
 from tests.fakes.tiny_clip import DIMENSION
 from tests.fakes.weaviate import at_ports, variables_of
@@ -40,7 +44,8 @@ pytestmark = [
 
 FILES, ROWS = 8, 40
 BROKEN = frozenset({3, 77})
-SIZES = Sizes(batch_rows=16)
+SIZES = Sizes(batch_rows=16, writers=1)
+WRITE_ROWS = 16
 NAME = "BulkOnce"
 
 
@@ -119,18 +124,62 @@ async def create(settings: Settings, name: str) -> None:
 
 
 def bulk(folder: Path, name: str, settings: Settings, advance: Callable[[Progress], None] = lambda _: None) -> Result:
-    pipeline.WRITE_ROWS = 16
     return run(Job([str(folder / "in")], name, str(folder / "ledger"), sizes=SIZES), settings, advance)
 
 
 def bulk_until_killed(folder: str, name: str) -> None:
     """Run the same, and die as soon as a fragment is done. For a process of its own."""
+    pipeline.WRITE_ROWS = WRITE_ROWS
 
     def advance(progress: Progress) -> None:
         if progress.fragments:
             os.kill(os.getpid(), signal.SIGKILL)
 
     bulk(Path(folder), name, load_settings(), advance)
+
+
+def killing(folder: Path, weaviate: str) -> type[Write]:
+    """Return a Write whose process is killed after its first rows, and that kills Weaviate after the next one's first.
+
+    Args:
+        folder: where it notes which of both has happened.
+        weaviate: words of the command line of the Weaviate that may be killed.
+    """
+    parent = os.getpid()
+
+    def is_first(what: str) -> bool:
+        with suppress(FileExistsError):
+            (folder / what).touch(exist_ok=False)
+            return True
+        return False
+
+    # Ray sends a class of a function to its processes whole, so they need no module of tests.
+    class Killing(Write):
+        written = False
+
+        def __call__(self, table: pa.Table) -> pa.Table:
+            done = super().__call__(table)
+            if is_first("writer"):
+                # As the machine may when memory is short.
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.written = True
+            return done
+
+        async def _put(self, objects: Sequence[StoredObject]) -> dict[UUID, ServiceError]:
+            if self.written and objects and is_first("weaviate"):
+                failures: dict[UUID, ServiceError] = {}
+                # It is started again at once; a write has to meet the time without it.
+                while not any(isinstance(each, StoreUnavailable) for each in failures.values()):
+                    for each in psutil.Process(parent).children(recursive=True):
+                        with suppress(psutil.NoSuchProcess):
+                            if weaviate in " ".join(each.cmdline()):
+                                each.kill()
+                    # It raises the error if not even the look at what is stored succeeds.
+                    failures = await super()._put(objects)
+                return failures
+            return await super()._put(objects)
+
+    return Killing
 
 
 def numbers_of(result: Result) -> tuple[int, int, int, int, int]:
@@ -153,31 +202,29 @@ def test_each_row_is_stored_once_or_rejected_though_command_writer_and_weaviate_
     settings: Settings,
     weaviate_of_its_own: EmbeddedWeaviate,
     runner: asyncio.Runner,
-    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     write_tables(tmp_path / "in")
     runner.run(create(settings, NAME))
     words = f"from {__name__} import bulk_until_killed; bulk_until_killed({str(tmp_path)!r}, {NAME!r})"
-    killed = subprocess.run([sys.executable, "-c", words], cwd=ROOT, check=False)
-    while started("MapBatches("):
+    with (tmp_path / "stderr").open("w") as errors:
+        killed = subprocess.run([sys.executable, "-c", words], cwd=ROOT, stderr=errors, check=False)
+    assert killed.returncode == -signal.SIGKILL, (tmp_path / "stderr").read_text()
+    while running_below("MapBatches("):
         # Ray ends the processes of a command that is gone.
         time.sleep(0.1)
     done_before = len(list((tmp_path / "ledger" / "fragments").iterdir()))
-    left: list[Callable[[], None]] = [
-        # As the machine may when memory is short.
-        lambda: next(iter(started("MapBatches(Write)"))).kill(),
-        lambda: psutil.Process(weaviate_of_its_own.pid).kill(),
-    ]
-
-    def advance(progress: Progress) -> None:
-        if progress.rows and left:
-            left.pop(0)()
-
-    first = bulk(tmp_path, NAME, settings, advance)
+    (tmp_path / "killed").mkdir()
+    monkeypatch.setattr(pipeline, "WRITE_ROWS", WRITE_ROWS)
+    with monkeypatch.context() as first_alone:
+        weaviate = f"--port {weaviate_of_its_own.http_port} --read-timeout"
+        first_alone.setattr(pipeline, "Write", killing(tmp_path / "killed", weaviate))
+        first = bulk(tmp_path, NAME, settings)
     again = bulk(tmp_path, NAME, settings)
 
     rows = FILES * ROWS + 1
-    assert (killed.returncode, left) == (-signal.SIGKILL, [])
+    assert {each.name for each in (tmp_path / "killed").iterdir()} == {"writer", "weaviate"}
+    assert first.progress.outages
     assert 0 < done_before < FILES
     assert first.done_before == done_before
     assert numbers_of(first) == (rows, rows - 3, 2, 1, rows - 3)
