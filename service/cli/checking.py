@@ -53,8 +53,8 @@ def check(
 ) -> None:
     """Check the vectors of collections: evaluate each by its own objects, and say what is broken or has changed.
 
-    Exit codes: 0 if all are sound, 4 if faults were found, 1 if a collection could not be evaluated, 3 if no server
-    answers. While the server makes another evaluation, this waits.
+    Exit codes: 0 if all are sound, 4 if faults were found, 1 if none were and a collection could not be evaluated, 3 if
+    no server answers. While the server makes another evaluation, this waits.
     """
     failed = faults = 0
     with connected(context, address, EVALUATION_TIMEOUT_S) as client:
@@ -75,7 +75,8 @@ def check(
                 note(f"{name}: {describe_error(error, target=client.target)[0]}")
                 failed += 1
     if failed or faults:
-        raise typer.Exit(EXIT_FAILED if failed else EXIT_FAULTS)
+        # What has changed is a fault once, so another try of a job would no longer find it.
+        raise typer.Exit(EXIT_FAULTS if faults else EXIT_FAILED)
 
 
 def _check_one(client: Client, name: str, request: pb.EvaluateCollectionRequest, file: Path | None) -> int:

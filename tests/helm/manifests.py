@@ -40,6 +40,8 @@ def _templates(manifest: Manifest) -> Iterator[Manifest]:
     spec = manifest.get("spec", {})
     if "template" in spec:
         yield spec["template"]
+    if manifest["kind"] == "CronJob":
+        yield spec["jobTemplate"]["spec"]["template"]
     if manifest["kind"] == "RayJob":
         cluster = spec["rayClusterSpec"]
         yield spec["submitterPodTemplate"]

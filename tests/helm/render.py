@@ -112,6 +112,13 @@ EVERYTHING: dict[str, Any] = {
     "podLabels": {"example.com/cost": "42", "app.kubernetes.io/component": "never"},
     "podAnnotations": {"example.com/scrape": "true"},
     "test": {"apiKey": {"existingSecret": "tester", "key": "key"}},
+    "evaluation": {
+        "enabled": True,
+        "collections": ["Pictures", "Holidays/team-a"],
+        "schedule": "@daily",
+        "existingClaim": "evaluations",
+        "apiKey": {"existingSecret": "evaluator", "key": "key"},
+    },
 }
 """Values that take every way through the templates that the profiles do not take, but for SECURED."""
 
@@ -119,6 +126,12 @@ SECURED: dict[str, Any] = {
     "tls": {"enabled": True, "existingSecret": "site-tls"},
     "secrets": {"server": {"tlsClientCa": {"existingSecret": "authority", "key": "ca.crt"}}},
     "test": {"clientCertificate": "tester"},
+    "evaluation": {
+        "enabled": True,
+        "collections": ["Pictures"],
+        "ca": {"existingSecret": "site-tls", "key": "ca.crt"},
+        "clientCertificate": {"existingSecret": "evaluator", "key": "tls-combined.pem"},
+    },
 }
 """Values for TLS on both ports, with clients that show certificates of their own on one."""
 

@@ -129,8 +129,12 @@ def _selectors(manifests: list[Manifest]) -> Faults:
         if chosen is None:
             continue
         owners = {pod.owner for pod in known if chosen.items() <= pod.labels.items()}
-        # A policy may be for the pod of the test instead, or for those of a bulk job.
-        allowed = [{"Deployment"}, {"Pod"}, {"RayJob"}] if manifest["kind"] == "NetworkPolicy" else [{"Deployment"}]
+        # A policy may be for the pod of the test instead, or for those of evaluations or of a bulk job.
+        allowed = (
+            [{"Deployment"}, {"Pod"}, {"CronJob"}, {"RayJob"}]
+            if manifest["kind"] == "NetworkPolicy"
+            else [{"Deployment"}]
+        )
         if {each.partition("/")[0] for each in owners} not in allowed:
             yield f"{named(manifest)}: selects {sorted(owners)}, not the Deployment alone"
 

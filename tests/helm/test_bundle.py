@@ -201,6 +201,7 @@ def test_the_page_creates_every_secret_of_every_kind(bundle: ModuleType, tmp_pat
         "weaviate": ("Opaque", {"vecgate.key"}),
         "callers": ("Opaque", {"clients.toml"}),
         "tester": ("Opaque", {"key"}),
+        "evaluator": ("Opaque", {"key"}),
         "scrape": ("Opaque", {"key"}),
         # And not vectors-tls as a certificate: cert-manager makes it.
     }
@@ -210,7 +211,12 @@ def test_the_page_creates_the_secrets_of_certificates(bundle: ModuleType, tmp_pa
     asked = page_of(bundle, tmp_path, SECURED, "--namespace", "search")
 
     tester = ("kubernetes.io/tls", {"tls.crt", "tls.key"})
-    assert created(asked) == {"site-tls": TLS, "authority": ("Opaque", {"ca.crt"}), "tester": tester}
+    assert created(asked) == {
+        "site-tls": TLS,
+        "authority": ("Opaque", {"ca.crt"}),
+        "tester": tester,
+        "evaluator": ("Opaque", {"tls-combined.pem"}),
+    }
     assert {command[6] for command in asked if command[2:3] == ["secret"]} == {"search"}
     assert ["kubectl", "create", "namespace", "search"] in asked
 

@@ -108,7 +108,8 @@ def test_every_image_comes_from_the_registry_of_the_site(name: str) -> None:
     found = list(images(render(values)))
 
     weights = 1 if SETS[name].get("weights", {}).get("source") in {"image", "initContainer"} else 0
-    assert len(found) == 2 + weights, "of the server and of the test, and of the weights where an image holds them"
+    evaluation = 1 if SETS[name].get("evaluation", {}).get("enabled") else 0
+    assert len(found) == 2 + weights + evaluation, "of the server and of the test, and of what is turned on"
     assert [image for image in found if not image.startswith(f"{registry}/")] == []
 
 

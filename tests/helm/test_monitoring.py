@@ -19,6 +19,9 @@ from tests.helm.render import CHART, EVERYTHING, render
 
 CASES = Path(__file__).parent / "alert_cases.yaml"
 ALL = {part: {"enabled": True} for part in ("serviceMonitor", "prometheusRule", "dashboard")}
+EVALUATED = {"monitoring": ALL, "evaluation": {"enabled": True, "collections": ["Pictures"]}}
+"""Every alert, also that of evaluations that are missing."""
+
 PROCESS = {"process_cpu_seconds_total", "process_max_fds", "process_open_fds", "process_resident_memory_bytes"}
 """What prometheus_client exposes of any process."""
 
@@ -31,7 +34,7 @@ def of_kind(values: dict[str, Any], kind: str) -> list[Manifest]:
 
 def rules(values: dict[str, Any] | None = None) -> dict[str, Manifest]:
     """Return the alerts of a render by name."""
-    (made,) = of_kind({"monitoring": ALL} if values is None else values, "PrometheusRule")
+    (made,) = of_kind(EVALUATED if values is None else values, "PrometheusRule")
     return {rule["alert"]: rule for group in made["spec"]["groups"] for rule in group["rules"]}
 
 
@@ -76,15 +79,13 @@ def test_nothing_of_it_is_there_unless_asked_for() -> None:
 
 
 def test_promtool_takes_the_alerts(tmp_path: Path) -> None:
-    said = check(
-        tmp_path, "check", "rules", "alerts.yaml", alerts=of_kind({"monitoring": ALL}, "PrometheusRule")[0]["spec"]
-    )
+    said = check(tmp_path, "check", "rules", "alerts.yaml", alerts=of_kind(EVALUATED, "PrometheusRule")[0]["spec"])
 
     assert f"{len(rules())} rules found" in said
 
 
 def test_alerts_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
-    spec = deepcopy(of_kind({"monitoring": ALL}, "PrometheusRule")[0]["spec"])
+    spec = deepcopy(of_kind(EVALUATED, "PrometheusRule")[0]["spec"])
     for rule in spec["groups"][0]["rules"]:
         # promtool compares them word by word.
         del rule["annotations"]
@@ -151,16 +152,23 @@ def test_every_panel_has_its_place() -> None:
 
 
 def test_an_alert_can_be_left_out() -> None:
-    left = {"monitoring": {"prometheusRule": {"enabled": True, "disabled": ["VecgateMissing"]}}}
+    left = EVALUATED | {"monitoring": {"prometheusRule": {"enabled": True, "disabled": ["VecgateMissing"]}}}
 
     assert set(rules()) - set(rules(left)) == {"VecgateMissing"}
 
 
 def test_the_templates_of_alerts_reach_prometheus_as_they_are() -> None:
     written = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
-    release = 'namespace="bad",job="vecgate"'
+    put = {"RELEASE": 'namespace="bad",job="vecgate"', "TWICE_OVERDUE": "384h", "OVERDUE": "(192 * 3600)"}
+    for rule in written:
+        for name, value in put.items():
+            rule["expr"] = rule["expr"].replace(name, value)
 
-    assert list(rules().values()) == [rule | {"expr": rule["expr"].replace("RELEASE", release)} for rule in written]
+    assert list(rules().values()) == written
+
+
+def test_nobody_is_told_of_missing_evaluations_where_no_job_makes_them() -> None:
+    assert set(rules()) - set(rules({"monitoring": ALL})) == {"VecgateEvaluationOverdue"}
 
 
 def test_every_alert_is_about_its_own_release_in_each_of_its_series() -> None:

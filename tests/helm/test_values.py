@@ -246,7 +246,14 @@ def test_every_setting_can_be_set_and_every_secret_is_one() -> None:
 def test_every_value_has_its_meaning_above_it() -> None:
     documented = documented_values()
     # What stands for a group, whose values are Kubernetes' own or the service's.
-    whole = {"settings", "weights.image", "weights.initContainer.resources", "resources", "test.resources"}
+    whole = {
+        "settings",
+        "weights.image",
+        "weights.initContainer.resources",
+        "resources",
+        "test.resources",
+        "evaluation.resources",
+    }
 
     def leaves(value: Any, path: str) -> list[str]:
         if not isinstance(value, dict) or not value or path in whole - {"settings", "weights.image"}:

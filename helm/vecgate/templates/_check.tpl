@@ -11,9 +11,11 @@
 {{- include "vecgate.checkProbes" . -}}
 {{- include "vecgate.checkCallers" . -}}
 {{- include "vecgate.checkMonitoring" . -}}
+{{- include "vecgate.checkEvaluation" . -}}
 {{- include "vecgate.checkWeights" . -}}
 {{- include "vecgate.checkResources" (list "resources" .Values.resources) -}}
 {{- include "vecgate.checkResources" (list "test.resources" .Values.test.resources) -}}
+{{- include "vecgate.checkResources" (list "evaluation.resources" .Values.evaluation.resources) -}}
 {{- include "vecgate.checkResources" (list "weights.initContainer.resources" .Values.weights.initContainer.resources) -}}
 {{- end -}}
 
@@ -266,6 +268,25 @@
 {{- end -}}
 {{- if and .Values.tracing.ca (not (hasPrefix "https:" .Values.tracing.endpoint)) -}}
 {{- fail "vecgate: tracing.ca is for a tracing.endpoint that begins with https:" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecgate.checkEvaluation" -}}
+{{- with .Values.evaluation -}}
+{{- if .enabled -}}
+{{- if not .collections -}}
+{{- fail "vecgate: evaluation.enabled needs collections to check; name them in evaluation.collections" -}}
+{{- end -}}
+{{- if and (include "vecgate.hasSecret" (list $ "auth" "clients")) (not .apiKey) -}}
+{{- fail "vecgate: evaluations need a key where secrets.auth.clients is set: set evaluation.apiKey" -}}
+{{- end -}}
+{{- if and (include "vecgate.hasSecret" (list $ "server" "tlsClientCa")) (not .clientCertificate) -}}
+{{- fail "vecgate: evaluations need a certificate where secrets.server.tlsClientCa is set: set evaluation.clientCertificate" -}}
+{{- end -}}
+{{- if and (or .ca .clientCertificate) (not (include "vecgate.overTls" $)) -}}
+{{- fail "vecgate: evaluation.ca and evaluation.clientCertificate are for TLS; set tls.enabled" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

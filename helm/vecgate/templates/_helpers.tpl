@@ -14,6 +14,11 @@
 {{- $name | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* Name of the CronJob: at most 52 characters, because Kubernetes puts eleven behind it. */}}
+{{- define "vecgate.evaluationName" -}}
+{{- printf "%s-evaluation" (include "vecgate.fullname" . | trunc 41 | trimSuffix "-") -}}
+{{- end -}}
+
 {{- define "vecgate.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}

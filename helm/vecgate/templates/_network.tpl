@@ -1,9 +1,12 @@
-{{/* Who may call: those that the values name, the pod of `helm test`, and Prometheus. */}}
+{{/* Who may call: those that the values name, the pods of `helm test` and of evaluations, and Prometheus. */}}
 {{- define "vecgate.ingress" -}}
 {{- $ingress := .Values.networkPolicy.ingress -}}
 {{- $callers := $ingress.from -}}
 {{- if .Values.test.enabled -}}
 {{- $callers = append $callers (include "vecgate.pods" (list . "test") | fromYaml) -}}
+{{- end -}}
+{{- if .Values.evaluation.enabled -}}
+{{- $callers = append $callers (include "vecgate.pods" (list . "evaluation") | fromYaml) -}}
 {{- end -}}
 {{- $ports := .Values.settings.web.enabled | ternary (list "grpc" "http") (list "grpc") -}}
 {{- include "vecgate.networkPolicyRule" (list "from" $callers $ports (list "TCP")) -}}
@@ -12,8 +15,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Whom the pod of `helm test` may call: DNS and the server. */}}
-{{- define "vecgate.testEgress" -}}
+{{/* Whom the pods of `helm test` and of evaluations may call: DNS and the server. */}}
+{{- define "vecgate.callerEgress" -}}
 {{- $dns := .Values.networkPolicy.egress.dns -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $dns.to $dns.podPorts (list "UDP" "TCP")) -}}
 {{- $server := include "vecgate.pods" (list . "server") | fromYaml -}}

@@ -103,6 +103,14 @@ async def test_a_collection_that_cannot_be_evaluated_ends_with_1_after_the_other
     assert "Pictures/some: INVALID_INPUT: scope.tenant" in result.output
 
 
+async def test_faults_are_told_by_the_exit_code_also_where_another_collection_cannot_be_evaluated(
+    checked: Wire,
+) -> None:
+    checked.store._objects["Pictures"][IDS[0]].vectors = {}
+
+    assert (await run(checked, "Pictures", "Nowhere")).exit_code == 4
+
+
 def test_no_server_ends_with_3() -> None:
     assert CliRunner().invoke(app, ["--address", "127.0.0.1:1", "check", "Pictures"]).exit_code == 3
 
