@@ -90,7 +90,7 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         BulkStopped: an embedder or Weaviate fails for too long; what is done counts, and a repetition goes on.
         InvalidSource: the input cannot be read.
         InvalidMapping: it does not fit the collection.
-        LedgerFailed: the ledger cannot be read or written.
+        LedgerFailed: the ledger cannot be read or written, or another command has begun with it.
         ServiceError: the collection cannot take the objects, the ledger is of another job, or the output is of another
             ledger or cannot be written.
     """
@@ -117,7 +117,10 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         reconciliation = None
         totals = ledger.totals(set(named))
         if output is not None:
-            output.keep(totals.runs)
+            left_by_others = output.left_by_others(totals.runs)
+            # A command that enters after this check has written none of them.
+            ledger.check_alone()
+            output.remove(left_by_others)
         if not progress.unreadable:
             names = sorted(named)
             ids = ledger.all_ids(names) if doubtful or progress.outages else ledger.some_ids(names, SAMPLE)

@@ -5,7 +5,7 @@ no entry, whatever ended the command before, and on however many machines. An en
 content of its fragment: a changed file has another identity, and is done again.
 
     run.json               what the ledger belongs to: the collection, what ids and vectors depend on, and its own id
-    unfinished             there while a command runs, and after one that did not end well
+    unfinished             the command that runs, as `Ledger.run` names it, or the last one, if it did not end well
     fragments/NAME.json    an entry; written last, in one piece
     ids/NAME               the ids of its stored rows, 16 bytes each
     rejected/NAME.parquet  its rejected rows, with reasons; only if there are any
@@ -29,7 +29,7 @@ import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from obstore.exceptions import BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
 from service.errors import InvalidRequest, ServiceError, Violation
@@ -55,7 +55,7 @@ REJECTED_SCHEMA = pa.schema(
 
 
 class LedgerFailed(ServiceError):
-    """The ledger cannot be read or written; the message says where and why."""
+    """The ledger cannot be read or written, or another command has begun with it; the message says where and why."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -166,7 +166,7 @@ def _uuid(id_: bytes) -> UUID:
 
 
 class Ledger:
-    """The ledger at one location. Only one command at a time may write it.
+    """The ledger at one location. One command at a time writes it: when another one enters, the earlier one fails.
 
     Attributes:
         location: a folder or a URL.
@@ -206,8 +206,9 @@ class Ledger:
         found = self._read(RUN)
         if found is None:
             new = {**run, LEDGER_ID: secrets.token_hex(16)}
-            self._write(RUN, msgspec.json.encode(new))
-            return new
+            if self._create(RUN, msgspec.json.encode(new)):
+                return new
+            found = self._read(RUN) or b"{}"
         recorded: dict[str, Any] = msgspec.json.decode(found)
         wanted = msgspec.json.decode(msgspec.json.encode(run))
         for name in sorted(wanted.keys() | recorded.keys()):
@@ -220,21 +221,34 @@ class Ledger:
         return recorded
 
     def enter(self) -> bool:
-        """Note that a command runs, and return whether an earlier one did not end well.
+        """Note that this command runs, and return whether an earlier one did not end well.
 
         Raises:
             LedgerFailed: it cannot be read or written.
         """
         unfinished = self._read(UNFINISHED) is not None
-        self._write(UNFINISHED, b"")
+        self._write(UNFINISHED, self.run.encode())
         return unfinished
+
+    def check_alone(self) -> None:
+        """Check that no other command has entered since this one did.
+
+        Raises:
+            LedgerFailed: one has, or the ledger cannot be read.
+        """
+        if self._read(UNFINISHED) != self.run.encode():
+            raise LedgerFailed(
+                f"{self.location}: another command uses this ledger since this one began, so this one stops; what is "
+                "done counts. Wait until the other one has ended, and repeat this command"
+            )
 
     def leave(self) -> None:
         """Note that the command ends well.
 
         Raises:
-            LedgerFailed: it cannot be written.
+            LedgerFailed: it cannot be written, or another command has entered.
         """
+        self.check_alone()
         with failing(self.location):
             obstore.delete(self._files, UNFINISHED)
 
@@ -249,11 +263,12 @@ class Ledger:
             return {Path(each["path"]).stem for page in pages for each in page if each["path"].endswith(".json")}
 
     def add(self, entry: Entry, ids: Sequence[bytes], rejections: Sequence[Rejection]) -> None:
-        """Add the entry of a fragment of which every row is stored or rejected.
+        """Add the entry of a fragment of which every row is stored or rejected; an entry that is there stays.
 
         Raises:
-            LedgerFailed: it cannot be written.
+            LedgerFailed: it cannot be written, or another command has entered.
         """
+        self.check_alone()
         self._write(f"{IDS}/{entry.name}", b"".join(ids))
         if rejections:
             columns = {
@@ -267,7 +282,8 @@ class Ledger:
             file = io.BytesIO()
             pq.write_table(pa.table(columns, REJECTED_SCHEMA), file)
             self._write(f"{REJECTED}/{entry.name}.parquet", file.getvalue())
-        self._write(f"{ENTRIES}/{entry.name}.json", msgspec.json.encode(entry))
+        # Another command may have entered since the check. The first entry says whose files in an output count.
+        self._create(f"{ENTRIES}/{entry.name}.json", msgspec.json.encode(entry))
 
     def entries(self) -> Iterator[Entry]:
         """Yield all entries.
@@ -358,3 +374,12 @@ class Ledger:
     def _write(self, path: str, content: bytes) -> None:
         with failing(f"{self.location}/{path}"):
             obstore.put(self._files, path, content)
+
+    def _create(self, path: str, content: bytes) -> bool:
+        """Write a file unless it is there, and return whether it was not."""
+        with failing(f"{self.location}/{path}"):
+            try:
+                obstore.put(self._files, path, content, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True

@@ -134,8 +134,8 @@ class ParquetOutput:
         with failing(self.location):
             obstore.put(files, MARKER, ledger.encode())
 
-    def keep(self, runs: Mapping[str, str]) -> None:
-        """Remove what killed commands left: files of fragments that have no entry, or one of another command.
+    def left_by_others(self, runs: Mapping[str, str]) -> list[str]:
+        """Return what other commands left: files of fragments that have no entry, or one of another command.
 
         Args:
             runs: the commands that did the fragments, by the names of all entries of the ledger.
@@ -143,11 +143,21 @@ class ParquetOutput:
         Raises:
             LedgerFailed: the location cannot be used.
         """
-        files = open_folder(self.location)
         with failing(self.location):
-            left = [path for name, run, path in _listed(files) if runs.get(name) != run]
-            if left:
-                obstore.delete(files, left)
+            return [path for name, run, path in _listed(open_folder(self.location)) if runs.get(name) != run]
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Remove files.
+
+        Args:
+            paths: as `left_by_others` returns them.
+
+        Raises:
+            LedgerFailed: the location cannot be used.
+        """
+        with failing(self.location):
+            if paths:
+                obstore.delete(open_folder(self.location), paths)
 
     def count(self, names: Container[str]) -> int:
         """Return how many rows the files of the fragments of these names have.

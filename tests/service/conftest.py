@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+import boto3
 import grpc
 import pytest
 from click.testing import Result
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from embedders.contract import InputLimits
@@ -24,6 +26,7 @@ from service.rpc.connect.application import ConnectApplication
 from service.rpc.server.server import GrpcServer
 from service.rpc.shared.bounds import RequestLimits
 from service.settings import AuthSettings, LimitSettings, ServerSettings, WebSettings
+from service.sources import storage
 from service.web.server import WebServer
 from tests.fakes.embedder import FakeEmbedder, watched
 from tests.fakes.http_channel import WIRES, HttpChannel
@@ -260,3 +263,33 @@ def pictures(fake: FakeVecgate) -> FakeVecgate:
     with Client(fake.address) as client:
         assert all(outcome.stored for outcome in client.import_objects("Pictures", objects))
     return fake
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The address of a server that speaks S3."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket, with the environment by which its files are found."""
+    variables = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3,
+        "AWS_ALLOW_HTTP": "true",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    storage.store_of.cache_clear()
+    bucket = boto3.resource("s3", region_name="us-east-1", endpoint_url=s3).create_bucket(Bucket="pictures")
+    yield bucket
+    bucket.objects.delete()
+    bucket.delete()
+    storage.store_of.cache_clear()

@@ -17,7 +17,9 @@ def end(count: int, *, reason: str = "", fragment: str = "f0") -> Row:
 
 
 def accounts_of(folder: Path, count: int = 1) -> Accounts:
-    return Accounts(Ledger(str(folder)), {f"f{n}": Fragment(f"/{n}.parquet", "parquet", "", "1") for n in range(count)})
+    ledger = Ledger(str(folder))
+    ledger.enter()
+    return Accounts(ledger, {f"f{n}": Fragment(f"/{n}.parquet", "parquet", "", "1") for n in range(count)})
 
 
 def table(*rows: Row) -> pa.Table:

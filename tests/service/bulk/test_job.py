@@ -14,6 +14,7 @@ import pytest
 from service.bulk import job as jobs
 from service.bulk import reading, stages
 from service.bulk.job import Job, Result, run
+from service.bulk.ledger import Ledger, LedgerFailed, Totals
 from service.bulk.loop import BackgroundLoop
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.stages import Target, Write
@@ -131,6 +132,56 @@ def test_what_a_killed_command_still_writes_after_the_next_has_begun_is_not_in_t
 
     assert result.faults == []
     assert sorted(pq.read_table(tmp_path / "out")["count"].to_pylist()) == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("other_files", [["a"], ["b"], ["a", "b"]])
+def test_of_two_commands_on_one_ledger_the_earlier_one_stops_and_no_row_is_lost(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_files: list[str]
+):
+    """The other command does the same fragment, another one, or both while this one has written its first rows."""
+    job = replace(job, output=str(tmp_path / "out"), stores=False)
+    other = replace(job, locations=[f"{job.locations[0]}/{each}.parquet" for each in other_files])
+    outcomes = Stages.outcomes
+
+    def disturbed(each: Stages, fragments: Mapping[str, Fragment]) -> Iterator[pa.Table]:
+        tables = outcomes(each, fragments)
+        first = next(tables)
+        with monkeypatch.context() as undisturbed:
+            undisturbed.setattr(Stages, "outcomes", outcomes)
+            assert done(other).faults == []
+        yield first
+        yield from tables
+
+    with monkeypatch.context() as disturbing:
+        disturbing.setattr(Stages, "outcomes", disturbed)
+        with pytest.raises(LedgerFailed, match="another command uses this ledger"):
+            done(job)
+    between = done(other)
+    result = done(job)
+
+    assert (between.progress.wanted, between.faults, result.faults) == (0, [], [])
+    assert sorted(pq.read_table(tmp_path / "out")["count"].to_pylist()) == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_command_removes_nothing_of_one_that_has_begun_since(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    job = replace(job, output=str(tmp_path / "out"), stores=False)
+    totals, theirs = Ledger.totals, tmp_path / "out" / f"{'c' * 32}-{'1' * 8}-{0:012}.parquet"
+
+    def late(ledger: Ledger, current: set[str]) -> Totals:
+        found = totals(ledger, current)
+        Ledger(job.ledger).enter()
+        theirs.touch()
+        return found
+
+    monkeypatch.setattr(Ledger, "totals", late)
+    with pytest.raises(LedgerFailed, match="another command uses this ledger"):
+        done(job)
+
+    assert theirs.exists()
 
 
 @pytest.mark.usefixtures("store")

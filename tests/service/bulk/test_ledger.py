@@ -14,6 +14,12 @@ def ids_of(*texts: str) -> list[bytes]:
     return [hashlib.sha256(each.encode()).digest()[:16] for each in texts]
 
 
+def entered(folder: Path) -> Ledger:
+    ledger = Ledger(str(folder))
+    ledger.enter()
+    return ledger
+
+
 def add(ledger: Ledger, name: str, ids: list[bytes], rejections: tuple[Rejection, ...] = ()) -> str:
     rejected = {each.reason: 1 for each in rejections}
     ledger.add(
@@ -25,7 +31,7 @@ def add(ledger: Ledger, name: str, ids: list[bytes], rejections: tuple[Rejection
 
 
 def test_a_fragment_is_done_once_its_entry_is_written_and_stays_so_for_another_process(tmp_path: Path):
-    ledger = Ledger(str(tmp_path / "new" / "ledger"))
+    ledger = entered(tmp_path / "new" / "ledger")
     before = ledger.done()
 
     name = add(ledger, name_of("/a.parquet", "row groups 0-0", "1"), ids_of("a"))
@@ -39,7 +45,7 @@ def test_another_place_or_content_is_another_entry(changed: tuple[str, str, str]
 
 
 def test_an_entry_that_was_not_written_last_does_not_count(tmp_path: Path):
-    ledger = Ledger(str(tmp_path))
+    ledger = entered(tmp_path)
     add(ledger, "one", ids_of("a"))
     (tmp_path / "ids" / "two").write_bytes(ids_of("b")[0])  # what a killed command left
 
@@ -53,7 +59,7 @@ def test_rows_in_are_stored_and_rejected_and_duplicates_however_many_parts_ids_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ):
     monkeypatch.setattr(ledgers, "IDS_AT_ONCE", at_once)
-    ledger = Ledger(str(tmp_path))
+    ledger = entered(tmp_path)
     names = {
         add(ledger, "one", ids_of("a", "b", "b", "c"), (Rejection(4, "row 5", "IMAGE_TOO_LARGE", "too large"),)),
         add(ledger, "two", ids_of("c", "d")),
@@ -68,7 +74,7 @@ def test_rows_in_are_stored_and_rejected_and_duplicates_however_many_parts_ids_a
 
 
 def test_an_id_that_ends_in_zeros_is_one_id_of_its_own(tmp_path: Path):
-    ledger = Ledger(str(tmp_path))
+    ledger = entered(tmp_path)
     zeros, ones = bytes(15) + b"\1", b"\1" + bytes(15)
 
     add(ledger, "one", [bytes(16), zeros, ones])
@@ -78,7 +84,7 @@ def test_an_id_that_ends_in_zeros_is_one_id_of_its_own(tmp_path: Path):
 
 
 def test_rejected_rows_are_a_table_with_their_places_and_reasons(tmp_path: Path):
-    ledger = Ledger(str(tmp_path))
+    ledger = entered(tmp_path)
 
     add(ledger, "one", [], (Rejection(0, "a.parquet, row 1", "IMAGE_UNDECODABLE", "no picture"),))
 
@@ -123,8 +129,40 @@ def test_a_command_that_did_not_end_well_is_seen_by_the_next_one(tmp_path: Path)
     assert (first, second, ledger.enter()) == (False, True, False)
 
 
+def test_a_command_stops_once_another_one_has_begun_or_has_ended_since(tmp_path: Path):
+    earlier, later = entered(tmp_path), entered(tmp_path)
+
+    for command in (lambda: add(earlier, "one", ids_of("a")), earlier.leave):
+        with pytest.raises(LedgerFailed, match="another command uses this ledger since this one began"):
+            command()
+    add(later, "two", ids_of("b"))
+    later.leave()
+    with pytest.raises(LedgerFailed, match="another command uses this ledger"):
+        earlier.check_alone()
+
+    assert earlier.done() == {"two"}
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_the_first_entry_of_a_fragment_stays_though_another_command_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, where: str
+):
+    location = str(tmp_path) if where == "disk" else f"s3://{request.getfixturevalue('bucket').name}/ledger/"
+    earlier, later = Ledger(location), Ledger(location)
+    # Both found nobody else just before they wrote.
+    monkeypatch.setattr(Ledger, "check_alone", lambda _: None)
+
+    add(later, "one", ids_of("a"))
+    add(earlier, "one", ids_of("a"))
+    begun = [each.begin({}) for each in (earlier, later)]
+
+    (entry,) = earlier.entries()
+    assert entry.run == later.run
+    assert begun[0] == begun[1]
+
+
 def test_a_sample_of_ids_is_from_all_fragments(tmp_path: Path):
-    ledger = Ledger(str(tmp_path))
+    ledger = entered(tmp_path)
     names = [add(ledger, f"n{n:03}", ids_of(*(f"{n}-{row}" for row in range(50)))) for n in range(40)]
 
     some = list(ledger.some_ids(names, 20))
@@ -135,7 +173,7 @@ def test_a_sample_of_ids_is_from_all_fragments(tmp_path: Path):
 
 
 def test_all_ids_are_those_of_all_rows_however_unlike_the_fragments_are(tmp_path: Path):
-    ledger = Ledger(str(tmp_path))
+    ledger = entered(tmp_path)
     wanted = [str(each) for each in range(20)]
     names = [add(ledger, "few", ids_of(*wanted[:2])), add(ledger, "many", ids_of(*wanted[2:])), "none"]
 

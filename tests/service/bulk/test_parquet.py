@@ -99,7 +99,7 @@ def test_only_files_of_fragments_without_an_entry_or_with_one_of_another_command
     for each in others:
         (tmp_path / "out" / each).write_bytes(theirs.read_bytes())
 
-    output.keep({done: RUN})
+    output.remove(output.left_by_others({done: RUN}))
 
     assert not theirs.exists()
     assert all((tmp_path / "out" / each).exists() for each in others)
@@ -130,4 +130,4 @@ def test_an_output_that_cannot_be_listed_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("no folder")
 
     with pytest.raises(LedgerFailed, match=str(tmp_path / "file")):
-        output_at(tmp_path / "file").keep({})
+        output_at(tmp_path / "file").left_by_others({})

@@ -8,11 +8,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from service.domain.collections import DataType
 from service.sources import (
@@ -31,35 +29,6 @@ from tests.service.sources.making import collection, objects_of, rows_of, tar
 BUCKET = "pictures"
 Bucket = Any
 """Of boto3, which makes its classes as it runs."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """An empty bucket, with the environment by which its files are found."""
-    variables = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ALLOW_HTTP": "true",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    storage.store_of.cache_clear()
-    bucket = boto3.resource("s3", region_name="us-east-1", endpoint_url=server).create_bucket(Bucket=BUCKET)
-    yield bucket
-    bucket.objects.delete()
-    bucket.delete()
-    storage.store_of.cache_clear()
 
 
 @pytest.fixture
