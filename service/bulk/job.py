@@ -127,6 +127,7 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
             within = loop.run(look_into(store, target, recorded[BEFORE], ids)) if job.stores else None
             in_files = None if output is None else output.count(named)
             reconciliation = Reconciliation(len(named), totals, within, in_files)
+            ledger.forget(reconciliation.lacking)
             if not reconciliation.faults:
                 ledger.leave()
     return Result(len(named), len(named) - len(left), progress, reconciliation)

@@ -16,7 +16,7 @@ import io
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -103,6 +103,7 @@ class Totals:
         distinct: the different ids of the others: as many objects are stored.
         outdated: objects that only rows of earlier versions of changed fragments had; they are still stored.
         runs: which command did each fragment, by the names of all entries.
+        stored: how many rows of each fragment as it is now are stored, by the names of their entries.
     """
 
     fragments: int = 0
@@ -111,6 +112,7 @@ class Totals:
     distinct: int = 0
     outdated: int = 0
     runs: dict[str, str] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -285,6 +287,20 @@ class Ledger:
         # Another command may have entered since the check. The first entry says whose files in an output count.
         self._create(f"{ENTRIES}/{entry.name}.json", msgspec.json.encode(entry))
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Remove the entries of fragments that are to be done again.
+
+        Raises:
+            LedgerFailed: they cannot be removed, or another command has entered.
+        """
+        self.check_alone()
+        for name in names:
+            with failing(self.location):
+                obstore.delete(self._files, f"{ENTRIES}/{name}.json")
+                # There may be none.
+                with suppress(FileNotFoundError, NotFoundError):
+                    obstore.delete(self._files, f"{REJECTED}/{name}.parquet")
+
     def entries(self) -> Iterator[Entry]:
         """Yield all entries.
 
@@ -313,6 +329,7 @@ class Ledger:
                 continue
             totals.fragments += 1
             totals.rows += entry.rows
+            totals.stored[entry.name] = entry.stored
             for reason, count in entry.rejected.items():
                 totals.rejected[reason] = totals.rejected.get(reason, 0) + count
         # The few ids of entries that are no longer of the input are read beside the others.
@@ -325,16 +342,18 @@ class Ledger:
             totals.outdated += np.setdiff1d(self._ids(old_names, part, parts), now).size
         return totals
 
-    def all_ids(self, names: Iterable[str]) -> Iterator[UUID]:
-        """Yield the ids of all stored rows of the fragments of these names.
+    def all_ids(self, names: Iterable[str]) -> Iterator[tuple[UUID, str]]:
+        """Yield the ids of all stored rows of the fragments of these names, each with that name.
 
         Raises:
             LedgerFailed: it cannot be read.
         """
-        return (_uuid(each) for name in names for each in self._ids_of(name))
+        return ((_uuid(each), name) for name in names for each in self._ids_of(name))
 
-    def some_ids(self, names: Sequence[str], count: int) -> Iterator[UUID]:
+    def some_ids(self, names: Sequence[str], count: int) -> Iterator[tuple[UUID, str]]:
         """Yield about so many ids of stored rows, spread over the fragments of these names and over their rows.
+
+        Each comes with the name of its fragment.
 
         Raises:
             LedgerFailed: it cannot be read.
@@ -342,7 +361,7 @@ class Ledger:
         chosen = names[:: max(1, len(names) // max(1, count))]
         each_of = max(1, -(-count // max(1, len(chosen))))
         found = (
-            _uuid(each)
+            (_uuid(each), name)
             for name in chosen
             for ids in [self._ids_of(name)]
             for each in ids[:: max(1, ids.size // each_of)]

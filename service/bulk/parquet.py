@@ -8,6 +8,7 @@ marker says which ledger the folder belongs to.
 
 import io
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,16 +160,19 @@ class ParquetOutput:
             if paths:
                 obstore.delete(open_folder(self.location), paths)
 
-    def count(self, names: Container[str]) -> int:
-        """Return how many rows the files of the fragments of these names have.
+    def count(self, names: Container[str]) -> Counter[str]:
+        """Return how many rows the files of the fragments of these names have, by name.
 
         Raises:
             LedgerFailed: the location cannot be used.
             InvalidSource: a file cannot be read.
         """
+        found: Counter[str] = Counter()
         with failing(self.location):
-            files = _listed(open_folder(self.location))
-            return sum(self._rows_of(path) for name, _, path in files if name in names)
+            for name, _, path in _listed(open_folder(self.location)):
+                if name in names:
+                    found[name] += self._rows_of(path)
+        return found
 
     def _rows_of(self, path: str) -> int:
         with open_file(look_at(f"{self.location.rstrip('/')}/{path}")) as file:

@@ -1,6 +1,7 @@
 """The end of a run: whether what the ledger says is what Weaviate has."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,7 @@ class InCollection:
         absent: those of them that are not there.
         mended: those that are there, and were found by their vectors only once they were entered into the index again.
         unfound: those that are there, and are not found by their own vectors.
+        lacking: the fragments of those that are not there.
     """
 
     before: int
@@ -38,6 +40,7 @@ class InCollection:
     absent: int
     mended: int
     unfound: int
+    lacking: frozenset[str] = frozenset()
 
     def faults(self, totals: Totals) -> Iterator[str]:
         """Yield what does not fit the ledger, in words with numbers."""
@@ -62,13 +65,13 @@ class Reconciliation:
         fragments: how many the input has.
         totals: of the ledger.
         collection: None if objects go to Parquet alone.
-        in_files: rows of the Parquet files; None if there are none.
+        in_files: rows of the Parquet files, by fragment; None if there are none.
     """
 
     fragments: int
     totals: Totals
     collection: InCollection | None
-    in_files: int | None
+    in_files: Counter[str] | None
 
     @property
     def faults(self) -> list[str]:
@@ -78,9 +81,19 @@ class Reconciliation:
             found.append(f"{absent} of {self.fragments} fragments have no entry; repeat the command")
         if self.collection is not None:
             found += self.collection.faults(self.totals)
-        if self.in_files is not None and self.in_files != self.totals.kept:
-            found.append(f"the Parquet files have {self.in_files} rows, and {self.totals.kept} are expected")
+        if self.in_files is not None and self.in_files != Counter(self.totals.stored):
+            found.append(f"the Parquet files have {self.in_files.total()} rows, and {self.totals.kept} are expected")
+        if lacking := len(self.lacking):
+            found.append(f"the same command does {lacking} of {self.fragments} fragments again; repeat it")
         return found
+
+    @property
+    def lacking(self) -> set[str]:
+        """The fragments that are in the ledger, and of which rows or objects are missing, or there are too many."""
+        found = set() if self.collection is None else set(self.collection.lacking)
+        if self.in_files is not None:
+            found |= {name for name, count in self.totals.stored.items() if self.in_files[name] != count}
+        return found & self.totals.stored.keys()
 
 
 async def count_objects(store: Store, collection: Collection, scope: Scope) -> int:
@@ -97,7 +110,7 @@ async def count_objects(store: Store, collection: Collection, scope: Scope) -> i
         return 0
 
 
-async def look_into(store: Store, target: Target, before: int, ids: Iterable[UUID]) -> InCollection:
+async def look_into(store: Store, target: Target, before: int, ids: Iterable[tuple[UUID, str]]) -> InCollection:
     """Count the objects of a collection, search some by their own vectors, and mend what Weaviate lost.
 
     Waits for a store that does not answer, as long as the target's patience lasts.
@@ -106,7 +119,7 @@ async def look_into(store: Store, target: Target, before: int, ids: Iterable[UUI
         store: where the collection is.
         target: the collection.
         before: objects that the collection had before the first run.
-        ids: the objects to look for, which are read as they are needed.
+        ids: the objects to look for, each with its fragment, which are read as they are needed.
 
     Raises:
         LedgerFailed: ids cannot be read.
@@ -115,22 +128,23 @@ async def look_into(store: Store, target: Target, before: int, ids: Iterable[UUI
     found = InCollection(before, 0, 0, 0, 0, 0)
     left = iter(ids)
     # Reading them may wait for an object store.
-    while some := await asyncio.to_thread(lambda: set(islice(left, AT_ONCE))):
-        look = partial(_look_for, store, target, some)
+    while some := await asyncio.to_thread(lambda: dict(islice(left, AT_ONCE))):
+        look = partial(_look_for, store, target, set(some))
         absent, mended, unfound = await patiently(look, StoreUnavailable, target.patience_s)
         found = replace(
             found,
             sampled=found.sampled + len(some),
-            absent=found.absent + absent,
+            absent=found.absent + len(absent),
             mended=found.mended + mended,
             unfound=found.unfound + unfound,
+            lacking=found.lacking | {some[each] for each in absent},
         )
     count = partial(count_objects, store, target.collection, target.scope)
     return replace(found, counted=await patiently(count, StoreUnavailable, target.patience_s))
 
 
-async def _look_for(store: Store, target: Target, ids: set[UUID]) -> tuple[int, int, int]:
-    """Return how many of some objects are absent, were mended, and are not found.
+async def _look_for(store: Store, target: Target, ids: set[UUID]) -> tuple[set[UUID], int, int]:
+    """Return which of some objects are absent, how many were mended, and how many are not found.
 
     Raises:
         StoreUnavailable: the store does not answer.
@@ -148,4 +162,4 @@ async def _look_for(store: Store, target: Target, ids: set[UUID]) -> tuple[int, 
                 raise failure
         mended += len(mending.found)
         unfound += len(mending.unseen) + len(mending.failures) + len(mending.gone)
-    return len(ids) - len(there), mended, unfound
+    return ids - there.keys(), mended, unfound

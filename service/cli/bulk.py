@@ -159,7 +159,7 @@ def show_result(result: "Result") -> None:
         if totals.outdated:
             say(f"  {totals.outdated} objects are of earlier versions of changed files, and still stored")
         if checked.in_files is not None:
-            say(f"the Parquet files have {checked.in_files} rows")
+            say(f"the Parquet files have {checked.in_files.total()} rows")
         if checked.collection is not None:
             _show_collection(checked.collection, totals)
     for fault in result.faults[:MAX_FAULTS]:

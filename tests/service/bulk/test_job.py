@@ -18,7 +18,7 @@ from service.bulk.ledger import Ledger, LedgerFailed, Totals
 from service.bulk.loop import BackgroundLoop
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.stages import Target, Write
-from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, Space
+from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, Scope, Space
 from service.errors import InvalidRequest
 from service.settings import Settings, WeaviateSettings
 from service.sources.fragments import Fragment
@@ -109,7 +109,8 @@ def test_a_command_for_a_part_of_the_input_leaves_the_output_of_the_others(job: 
 
     assert part.faults == []
     assert part.reconciliation is not None
-    assert part.reconciliation.in_files == 2
+    assert part.reconciliation.in_files is not None
+    assert part.reconciliation.in_files.total() == 2
     assert sorted(pq.read_table(tmp_path / "out")["count"].to_pylist()) == [1, 2, 3, 4]
 
 
@@ -182,6 +183,41 @@ def test_a_command_removes_nothing_of_one_that_has_begun_since(
         done(job)
 
     assert theirs.exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_rows_that_are_missing_in_the_output_are_an_error_and_are_done_by_the_same_command(job: Job, tmp_path: Path):
+    job = replace(job, output=str(tmp_path / "out"), stores=False)
+    done(job)
+    next((tmp_path / "out").glob("*.parquet")).unlink()
+
+    missing, mended, after = done(job), done(job), done(job)
+
+    assert missing.faults == [
+        "the Parquet files have 2 rows, and 4 are expected",
+        "the same command does 1 of 2 fragments again; repeat it",
+    ]
+    assert (mended.faults, mended.done_before, mended.progress.rows) == ([], 1, 2)
+    assert (after.faults, after.done_before) == ([], 2)
+    assert sorted(pq.read_table(tmp_path / "out")["count"].to_pylist()) == [1, 2, 3, 4]
+
+
+def test_objects_that_are_missing_in_the_collection_are_an_error_and_are_done_by_the_same_command(
+    job: Job, store: FakeStore
+):
+    done(job)
+    objects = store._within(COLLECTION, Scope())
+    (lost,) = [id_ for id_, each in objects.items() if each.properties["count"] == 3]
+    del objects[lost]
+
+    missing, mended = done(job), done(job)
+
+    assert missing.faults[1:] == [
+        "of 4 objects that were looked for, 1 are not there",
+        "the same command does 1 of 2 fragments again; repeat it",
+    ]
+    assert (mended.faults, mended.done_before) == ([], 1)
+    assert lost in store._within(COLLECTION, Scope())
 
 
 @pytest.mark.usefixtures("store")

@@ -69,7 +69,8 @@ def test_rows_in_are_stored_and_rejected_and_duplicates_however_many_parts_ids_a
     totals = ledger.totals(names)
 
     runs = dict.fromkeys((*names, "old"), ledger.run)
-    assert totals == Totals(2, 7, {"IMAGE_TOO_LARGE": 1}, distinct=4, outdated=2, runs=runs)
+    stored = {"one": 4, "two": 2}
+    assert totals == Totals(2, 7, {"IMAGE_TOO_LARGE": 1}, distinct=4, outdated=2, runs=runs, stored=stored)
     assert totals.duplicates == 2
 
 
@@ -80,7 +81,7 @@ def test_an_id_that_ends_in_zeros_is_one_id_of_its_own(tmp_path: Path):
     add(ledger, "one", [bytes(16), zeros, ones])
 
     assert ledger.totals({"one"}).distinct == 3
-    assert set(ledger.some_ids(["one"], 3)) == {UUID(int=0), UUID(int=1), UUID(bytes=ones)}
+    assert set(ledger.some_ids(["one"], 3)) == {(id_, "one") for id_ in (UUID(int=0), UUID(int=1), UUID(bytes=ones))}
 
 
 def test_rejected_rows_are_a_table_with_their_places_and_reasons(tmp_path: Path):
@@ -97,6 +98,18 @@ def test_rejected_rows_are_a_table_with_their_places_and_reasons(tmp_path: Path)
         "reason": "IMAGE_UNDECODABLE",
         "message": "no picture",
     }
+
+
+def test_a_forgotten_fragment_is_not_done_and_has_no_rejected_rows(tmp_path: Path):
+    ledger = entered(tmp_path)
+    for name in ("one", "two", "three"):
+        rejected = (Rejection(1, "row 2", "IMAGE_TOO_LARGE", "too large"),) if name != "two" else ()
+        add(ledger, name, ids_of(name), rejected)
+
+    ledger.forget(["one", "two"])
+
+    assert ledger.done() == {"three"}
+    assert [each.name for each in (tmp_path / "rejected").iterdir()] == ["three.parquet"]
 
 
 def test_a_ledger_of_another_job_is_refused_with_what_differs(tmp_path: Path):
@@ -165,7 +178,7 @@ def test_a_sample_of_ids_is_from_all_fragments(tmp_path: Path):
     ledger = entered(tmp_path)
     names = [add(ledger, f"n{n:03}", ids_of(*(f"{n}-{row}" for row in range(50)))) for n in range(40)]
 
-    some = list(ledger.some_ids(names, 20))
+    some = [id_ for id_, _ in ledger.some_ids(names, 20)]
 
     of_fragments = [{UUID(bytes=each) for each in ids_of(*(f"{n}-{row}" for row in range(50)))} for n in range(40)]
     assert 20 <= len(set(some)) <= 40
@@ -177,7 +190,10 @@ def test_all_ids_are_those_of_all_rows_however_unlike_the_fragments_are(tmp_path
     wanted = [str(each) for each in range(20)]
     names = [add(ledger, "few", ids_of(*wanted[:2])), add(ledger, "many", ids_of(*wanted[2:])), "none"]
 
-    assert list(ledger.all_ids(names)) == [UUID(bytes=each) for each in ids_of(*wanted)]
+    names_of = ["few"] * 2 + ["many"] * 18
+    assert list(ledger.all_ids(names)) == [
+        (UUID(bytes=each), name) for each, name in zip(ids_of(*wanted), names_of, strict=True)
+    ]
     assert list(ledger.some_ids([], 0)) == []
 
 
