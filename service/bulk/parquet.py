@@ -80,9 +80,12 @@ class ParquetOutput:
     run: str
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write a batch of rows, a file for each fragment; the same batch again replaces its files.
+        """Write the rows of a batch that are alive, a file for each fragment; the same batch again replaces its files.
 
         Rows with a value that has no form in Parquet are rejected.
+
+        Args:
+            rows: the batch, with the rows that are rejected: others may be the next time.
 
         Raises:
             LedgerFailed: the location cannot be used.
@@ -90,10 +93,10 @@ class ParquetOutput:
         """
         files = open_folder(self.location)
         by_fragment: dict[str, list[Row]] = {}
-        for row in rows:
+        for row in (each for each in rows if not each.end):
             by_fragment.setdefault(row.fragment, []).append(row)
         for name, some in by_fragment.items():
-            table = self._fitting_table(some)
+            table = self._fitting_table([each for each in some if each.live])
             if not table.num_rows:
                 continue
             file = io.BytesIO()

@@ -227,7 +227,7 @@ class Write:
             timed("write", rows, lambda live: self._loop.run(self._write(live)))
         if (output := self._target.output) is not None:
             try:
-                timed("write", rows, output.write)
+                timed("write", rows, lambda _: output.write(rows))
             except (BaseError, OSError, LedgerFailed) as error:
                 raise BulkStopped(f"{output.location} cannot be written: {error}") from error
         for each in rows:

@@ -89,6 +89,19 @@ def test_the_same_batch_again_replaces_its_files_and_each_fragment_has_its_own(t
     assert sorted(each.name[:33] for each in tmp_path.iterdir()) == ["a" * 32 + "-", "b" * 32 + "-"]
 
 
+def test_a_batch_of_which_other_rows_are_rejected_the_next_time_replaces_its_file(tmp_path: Path):
+    output, name = output_at(tmp_path), "a" * 32
+    first, again = [row(name, number) for number in (4, 5, 6)], [row(name, number) for number in (4, 5, 6)]
+    first[1].reject("STORE_REJECTED", "no room")
+    again[0].reject("STORE_REJECTED", "no room")
+
+    output.write(first)
+    output.write([*again, Row(name, 3, end=True)])
+
+    (file,) = tmp_path.iterdir()
+    assert pq.read_table(file)["count"].to_pylist() == [5, 6]
+
+
 def test_only_files_of_fragments_without_an_entry_or_with_one_of_another_command_are_removed(tmp_path: Path):
     output, done = output_at(tmp_path / "out"), "a" * 32
     replace(output, run="1" * 8).write([row(done, 0), row(done, 1)])
