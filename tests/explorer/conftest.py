@@ -22,8 +22,8 @@ from tests.explorer.scripts import Scripts, build_scripts
 from tests.explorer.watching import Watch
 from tests.fakes.weaviate import variables_of
 
-PATIENCE_MS = 15_000
-"""Milliseconds that anything may take on a busy machine."""
+PATIENCE_MS = 30_000
+"""Milliseconds that a step may take on a busy machine; what is longer than a step has a patience of its own."""
 
 NewPage = Callable[..., Awaitable[Page]]
 """Opens a page of a server: its URL, and options of the browser's context, as `color_scheme` or `viewport`."""

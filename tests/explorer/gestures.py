@@ -11,7 +11,7 @@ PHONE: ViewportSize = {"width": 360, "height": 780}
 COPY = 1
 """The operation of a drag that copies, in the mask of Chromium's protocol."""
 
-TRIES = 3
+TRIES = 10
 
 WATCH_FOR_A_DROP = """() => {
   globalThis.vecgateDropped = false;

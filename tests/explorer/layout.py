@@ -2,7 +2,10 @@
 
 from playwright.async_api import Page
 
-FAULTS = """() => {
+FAULTS = """async () => {
+  // A page that has just got another size draws itself anew.
+  const frame = () => new Promise(requestAnimationFrame);
+  for (let frames = 0; frames < 3; frames++) await frame();
   const faults = [];
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   if (wide > 0) {

@@ -18,7 +18,7 @@ from tests.e2e.serving import ROOT, Serving
 from tests.explorer.conftest import Guarded, NewPage
 from tests.explorer.gestures import drop
 from tests.explorer.samples import QUERIES
-from tests.explorer.scenes import EVALUATED_WAYS
+from tests.explorer.scenes import EVALUATED_WAYS, EVALUATION_MS, run_evaluation
 from tests.explorer.test_access import REFUSED, with_key
 from tests.explorer.watching import Watch
 from vecgate.v1 import evaluation_service_pb2 as pb
@@ -53,12 +53,6 @@ def as_json(found: pb.Evaluation) -> Any:
     return json_format.MessageToDict(found, preserving_proto_field_name=True)
 
 
-async def run(page: Page) -> None:
-    """Evaluate as the form says, and wait for the end."""
-    await page.get_by_role("button", name="Evaluate", exact=True).click()
-    await expect(page.get_by_text("The evaluation is done.")).to_be_visible()
-
-
 async def saved(page: Page) -> Any:
     """Return the result that the page saves."""
     async with page.expect_download() as download:
@@ -75,7 +69,7 @@ async def test_the_page_shows_and_saves_what_the_api_finds(page: Page, gallery: 
     )
 
     await page.goto(f"{CAPTIONS}&ways={EVALUATED_WAYS}")
-    await run(page)
+    await run_evaluation(page)
     # It is there when somebody comes back from another page.
     await page.get_by_role("link", name="Status").click()
     await page.get_by_role("link", name="Evaluate").click()
@@ -101,7 +95,7 @@ async def test_the_page_shows_and_saves_what_the_api_finds(page: Page, gallery: 
 
 async def test_copied_commands_find_what_the_page_shows(page: Page, gallery: Serving) -> None:
     await page.goto(f"{CAPTIONS}&sample=20&ways={EVALUATED_WAYS}&suggest=yes")
-    await run(page)
+    await run_evaluation(page)
     expected = untimed(await saved(page))
 
     await page.get_by_text("This request as a command or a program").click()
@@ -152,7 +146,7 @@ async def test_queries_and_answers_come_from_files_that_are_dropped(
     await drop(page.get_by_role("main"), folder)
     await expect(page.get_by_text("2 queries in queries.csv, answers in answers.qrels")).to_be_visible()
     await page.get_by_role("combobox", name="Answers are").select_option("name")
-    await run(page)
+    await run_evaluation(page)
 
     assert untimed(await saved(page)) == untimed(expected)
     await expect(page.get_by_alt_text("The picture that is searched by")).to_have_count(
@@ -162,7 +156,7 @@ async def test_queries_and_answers_come_from_files_that_are_dropped(
 
 async def test_an_evaluation_is_compared_with_one_that_was_saved(page: Page, gallery: Serving, tmp_path: Path) -> None:
     await page.goto(f"{CAPTIONS}&sample=20")
-    await run(page)
+    await run_evaluation(page)
     earlier = tmp_path / "evaluation.json"
     earlier.write_text(json.dumps(await saved(page)), encoding="utf-8")
     captions = pb.CaptionQueries(property="name", sample_size=20)
@@ -175,7 +169,7 @@ async def test_an_evaluation_is_compared_with_one_that_was_saved(page: Page, gal
     await page.get_by_role("button", name="Evaluate", exact=True).click()
 
     table = page.get_by_role("region", name="Differences from the earlier evaluation")
-    await expect(table.locator("tbody tr")).to_have_count(len(expected["changes"]))
+    await expect(table.locator("tbody tr")).to_have_count(len(expected["changes"]), timeout=EVALUATION_MS)
     await expect(table.get_by_role("row", name="the collection objects 128 128")).to_be_visible()
     found = (await saved(page))["drift"]
     assert found["since"] == expected["since"]
@@ -191,12 +185,15 @@ async def test_an_evaluation_is_stopped_and_another_one_begun(page: Page) -> Non
     await page.goto(CAPTIONS)
     await page.route(CALL, never)
 
-    await page.get_by_role("button", name="Evaluate", exact=True).press("Enter")
+    button = page.get_by_role("button", name="Evaluate", exact=True)
+    # A key is pressed whether or not it does something yet; a click waits.
+    await expect(button).to_be_enabled()
+    await button.press("Enter")
     await page.get_by_role("button", name="Stop").press("Enter")
 
     await expect(page.get_by_text("The evaluation was stopped.")).to_be_visible()
     await page.unroute(CALL)
-    await run(page)
+    await run_evaluation(page)
 
 
 async def test_a_key_without_permission_is_told_and_another_key_is_enough(
@@ -214,7 +211,7 @@ async def test_a_key_without_permission_is_told_and_another_key_is_enough(
     await expect(note).to_contain_text("it needs the permission admin")
     await page.get_by_role("button", name="Forget key").click()
     await with_key(page, guarded.keys["admin"])
-    await run(page)
+    await run_evaluation(page)
 
 
 def enveloped(message: object, flags: int) -> bytes:

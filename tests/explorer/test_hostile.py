@@ -10,7 +10,7 @@ from tests.e2e.serving import Serving
 from tests.explorer.gestures import DESK, PHONE, drop
 from tests.explorer.hostile import FILES, PROPERTY, RUN, TEXTS, objects
 from tests.explorer.layout import layout_faults
-from tests.explorer.scenes import all_pictures_shown, at_rest, results
+from tests.explorer.scenes import all_pictures_shown, at_rest, results, run_evaluation
 from tests.explorer.watching import Watch
 from tests.fakes.embedder import picture
 from vecgate.client import Object
@@ -88,6 +88,7 @@ async def test_a_condition_on_a_property_with_a_long_name_hides_none_of_its_cont
     await page.get_by_role("button", name="Add a condition").click()
     await page.get_by_label("Property").select_option(label=f"{PROPERTY[:60]}…")
     await page.get_by_label("Value", exact=True).fill("x")
+    await at_rest(page)
 
     assert await layout_faults(page) == []
     await page.get_by_role("button", name="Remove this condition").click()
@@ -124,8 +125,7 @@ async def test_other_pages_hold_a_hostile_collection(hostile: str, page: Page, w
 
 async def test_an_evaluation_by_hostile_texts_is_text_and_pictures(hostile: str, page: Page) -> None:
     await page.goto(f"#/evaluate?collection={hostile}&by=captions&property=note&limit=2&ways=present;alpha=0")
-    await page.get_by_role("button", name="Evaluate", exact=True).click()
-    await expect(page.get_by_text("The evaluation is done.")).to_be_visible()
+    await run_evaluation(page)
 
     await page.get_by_role("list", name="Found by").last.scroll_into_view_if_needed()
     await all_pictures_shown(page)
