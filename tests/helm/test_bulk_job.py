@@ -1,15 +1,20 @@
 """The RayJob of the examples: as KubeRay defines it, as strict as the chart, in step with the image and the command."""
 
 import copy
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import typer
 import yaml
+from cryptography import x509
 
 from service.cli import app
 from service.settings import load_settings
@@ -131,3 +136,46 @@ def test_the_job_reaches_itself_dns_weaviate_and_the_object_store_and_nothing_el
 
 def test_an_error_that_stays_takes_the_gpus_of_one_more_cluster_at_most() -> None:
     assert JOB["spec"]["backoffLimit"] == 1
+
+
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+def test_the_lines_of_tls_fit_into_the_job_and_every_pod_of_ray_uses_it(kubernetes: str) -> None:
+    with_tls = list(yaml.safe_load_all(TEXT.replace("#TLS ", "")))
+    for each in with_tls:
+        check_manifest(each, kubernetes)
+    ray = [pod.spec for pod in pods(with_tls)][1:]
+    files = {"RAY_TLS_SERVER_CERT": "tls.crt", "RAY_TLS_SERVER_KEY": "tls.key", "RAY_TLS_CA_CERT": "ca.crt"}
+
+    assert (broken_rules(with_tls), violations(with_tls)) == ({}, [])
+    assert len(ray) == 2
+    for spec in ray:
+        (container,), (certificate,) = spec["containers"], spec["initContainers"]
+        variables = {each["name"]: each.get("value") for each in container["env"]}
+        assert variables.items() >= {"RAY_USE_TLS": "1"}.items()
+        assert {name: variables[name] for name in files} == {name: f"/tmp/tls/{file}" for name, file in files.items()}
+        # Who runs rows has no key of the authority.
+        assert {each["name"] for each in container["volumeMounts"]} == {"tmp", "weights"}
+        assert {each["name"] for each in certificate["volumeMounts"]} == {"tmp", "ca"}
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_pods_certificate_is_of_the_authority_and_names_the_pod(tmp_path: Path) -> None:
+    job, _ = yaml.safe_load_all(TEXT.replace("#TLS ", ""))
+    (certificate,) = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["initContainers"]
+    (script,) = certificate["args"]
+    ca, made = tmp_path / "ca", tmp_path / "tls"
+    ca.mkdir()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(ca / "tls.crt")
+    authority.private_key_pem.write_to_path(ca / "tls.key")
+    script = script.replace("/ca/", f"{ca}/").replace("/tmp/tls", str(made))
+    environment = {"PATH": os.environ["PATH"], "FQ_RAY_IP": "head.bulk.svc.cluster.local", "POD_IP": "192.0.2.7"}
+
+    subprocess.run([*certificate["command"], script], env=environment, check=True, capture_output=True)
+
+    found = x509.load_pem_x509_certificate((made / "tls.crt").read_bytes())
+    found.verify_directly_issued_by(x509.load_pem_x509_certificate((made / "ca.crt").read_bytes()))
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "head.bulk.svc.cluster.local"]
+    assert {str(each) for each in names.get_values_for_type(x509.IPAddress)} == {"127.0.0.1", "192.0.2.7"}
+    assert (made / "tls.key").stat().st_mode & 0o077 == 0
