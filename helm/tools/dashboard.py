@@ -27,6 +27,15 @@ def gauge(metric: str, by: str = "", join: str = "sum") -> str:
     return f"{join} {f'by ({by}) ' if by else ''}({metric}{{{HERE}}})"
 
 
+def newest(metric: str, by: str, join: str) -> str:
+    """Return a gauge as the newest evaluation left it, also when its pod is gone; other pods have older ones."""
+    each = "namespace, job, collection, tenant"
+    found, ended = (f"{name}{{{HERE}}}[14d:5m]" for name in (metric, "vecgate_evaluation_time_seconds"))
+    last = f"max by ({each}) (max_over_time({ended}))"
+    its = f"last_over_time({ended}) == on ({each}) group_left () {last}"
+    return f"{join} by ({by}) (last_over_time({found}) and on ({each}, instance) ({its}))"
+
+
 Panel = tuple[str, str, dict[str, str]]
 """A panel's title, its unit in Grafana's words, and its lines: expressions by legend."""
 
@@ -177,7 +186,7 @@ ROWS: dict[str, list[Panel]] = {
             "Faults by kind",
             "short",
             {
-                "{{collection}} {{tenant}} {{kind}}": gauge(
+                "{{collection}} {{tenant}} {{kind}}": newest(
                     "vecgate_evaluation_faults", "collection, tenant, kind", "max"
                 )
             },
@@ -185,7 +194,7 @@ ROWS: dict[str, list[Panel]] = {
         (
             "Index recall",
             "percentunit",
-            {"{{collection}} {{tenant}}": gauge("vecgate_evaluation_index_recall_ratio", "collection, tenant", "min")},
+            {"{{collection}} {{tenant}}": newest("vecgate_evaluation_index_recall_ratio", "collection, tenant", "min")},
         ),
         (
             "Time since the last evaluation",

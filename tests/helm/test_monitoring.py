@@ -126,6 +126,35 @@ def test_prometheus_understands_every_expression_of_the_dashboard(tmp_path: Path
     assert f"{len(recorded)} rules found" in said
 
 
+def test_the_dashboard_shows_what_the_newest_evaluation_found_also_when_its_pod_is_gone(tmp_path: Path) -> None:
+    found = {
+        "old": {"time_seconds": "3600+0x50", 'faults{kind="HUBS"}': "3+0x50", "index_recall_ratio": "0.5+0x50"},
+        "new": {
+            "time_seconds": "_x2 7200+0x8",
+            'faults{kind="HUBS"}': "_x2 1+0x8",
+            "index_recall_ratio": "_x2 0.9+0x8",
+        },
+    }
+    series = []
+    for instance, metrics in found.items():
+        own = f'namespace="a",job="vecgate",instance="{instance}",collection="Pictures"'
+        for metric, values in metrics.items():
+            name, _, labels = metric.rstrip("}").partition("{")
+            series.append({"series": f"vecgate_evaluation_{name}{{{own},{labels}}}", "values": values})
+    shown = [line for line in expressions() if "vecgate_evaluation_" in line and "time() -" not in line]
+    labels = ('{collection="Pictures",kind="HUBS"}', '{collection="Pictures"}')
+
+    def at(hours: int, *values: float) -> list[dict[str, Any]]:
+        return [
+            {"expr": line, "eval_time": f"{hours}h", "exp_samples": [{"labels": label, "value": value}]}
+            for line, label, value in zip(shown, labels, values, strict=True)
+        ]
+
+    expected = [*at(1, 3, 0.5), *at(5, 1, 0.9), *at(30, 1, 0.9)]
+    case = {"interval": "1h", "input_series": series, "promql_expr_test": expected}
+    check(tmp_path, "test", "rules", "cases.yaml", cases={"tests": [case]})
+
+
 def test_labels_of_the_dashboards_legends_come_out_of_their_expressions() -> None:
     pod = {"namespace", "job", "pod", "version"}
     labels = {sample: {*each.labels, *pod} for each in all_exposed() for sample in each.samples}
