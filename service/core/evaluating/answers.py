@@ -15,6 +15,9 @@ from service.store.base import Store
 LOOKED_UP_AT_ONCE = 500
 """Ids of objects that are looked up at a time."""
 
+LOOKED_THROUGH = 10_000
+"""Objects that are read to look for values of a property where an evaluation reads no vectors, give or take a page."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
@@ -25,22 +28,24 @@ class Lacking:
         missing: how many of them the collection lacks.
         example: one of these; empty if there are none.
         queries: how many queries have no answer in the collection.
+        among: how many objects were looked through, of which alone this holds; None for all.
     """
 
     answers: int
     missing: int
     example: str
     queries: int
+    among: int | None = None
 
 
-async def lacking_answers(store: Store, task: Task, queries: QuerySet, most: int, total: int) -> Lacking | None:
-    """Return which known answers a collection lacks; None where that cannot be said.
+async def lacking_answers(store: Store, task: Task, queries: QuerySet, most: int, total: int) -> Lacking:
+    """Return which known answers a collection lacks.
 
     Args:
         store: where objects are.
         task: the evaluation.
         queries: the queries.
-        most: how many objects may be read to look for values of a property.
+        most: how many objects may be read to look for values of a property, give or take a page.
         total: how many objects there are.
 
     Raises:
@@ -50,7 +55,9 @@ async def lacking_answers(store: Store, task: Task, queries: QuerySet, most: int
     wanted = {name for each in queries.queries for name in each.answers}
     left = set(wanted)
     found = (
-        _values(store, task, queries.answer_property, total) if queries.answer_property else _ids(store, task, wanted)
+        _values(store, task, queries.answer_property, min(most, total))
+        if queries.answer_property
+        else _ids(store, task, wanted)
     )
     read = 0
     async with aclosing(found):
@@ -59,12 +66,14 @@ async def lacking_answers(store: Store, task: Task, queries: QuerySet, most: int
             read += count
             if not left or (queries.answer_property and read >= most):
                 break
-    if left and queries.answer_property and read >= most and read < total:
-        return None
     lacking = Lacking(
-        len(wanted), len(left), min(left, default=""), sum(left.issuperset(each.answers) for each in queries.queries)
+        len(wanted),
+        len(left),
+        min(left, default=""),
+        sum(left.issuperset(each.answers) for each in queries.queries),
+        among=read if queries.answer_property and most <= read < total else None,
     )
-    if lacking.missing == lacking.answers:
+    if lacking.missing == lacking.answers and lacking.among is None:
         kind = f"values of {queries.answer_property!r}" if queries.answer_property else "ids of its objects"
         message = (
             f"has {lacking.answers} answers, none of which is in the collection, such as {lacking.example[:40]!r}, so "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.embedder_pool import EmbedderPool
-from service.core.evaluating.answers import Lacking, lacking_answers
+from service.core.evaluating.answers import LOOKED_THROUGH, Lacking, lacking_answers
 from service.core.evaluating.checks import (
     QUERIES_PATH,
     check_earlier,
@@ -167,8 +167,6 @@ class _Course:
         self._check_count(len(queries.queries))
         if queries.answered:
             check_measures()
-            if isinstance(wishes.queries, WrittenQueries):
-                self._lacking = await lacking_answers(self._store, self._task, queries, wishes.max_objects, objects)
         self._expected = len(queries.queries) * (len(targets) + self._count_tried())
         indexed = {
             target.name: target
@@ -177,6 +175,7 @@ class _Course:
         }
         if wishes.wanted_recall is not None:
             indexed[targets[0].name] = targets[0]
+        await self._look_for_answers(queries, objects, reads_all=bool(indexed))
         if indexed:
             await self._truth.read(list(indexed.values()), queries, wishes.limit, objects)
         everything = range(len(queries.queries))
@@ -240,6 +239,13 @@ class _Course:
                 for finding in findings_of_counts(each, counts[each.name])
             ),
         ]
+
+    async def _look_for_answers(self, queries: QuerySet, objects: int, *, reads_all: bool) -> None:
+        if queries.answered and isinstance(self._wishes.queries, WrittenQueries):
+            most = self._wishes.max_objects
+            # What is cheap without reading all vectors shall stay so where an answer is misspelt.
+            most = most if reads_all else min(most, LOOKED_THROUGH)
+            self._lacking = await lacking_answers(self._store, self._task, queries, most, objects)
 
     def _check_size(self, objects: int) -> None:
         most = self._wishes.max_objects

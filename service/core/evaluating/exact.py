@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedders.contract import Vector
+from service.core.projecting.sample import bytes_of
 from service.domain import Distance, ReturnFields, Scope, SearchOptions, SearchSpec, StoredObject
 from service.store.base import Store
 
 FIRST_PAGE, LARGEST_PAGE = 16, 500
 PAGE_BYTES = 2 * 1024 * 1024
-"""Objects in the first page, and at most; and about as many bytes of vectors as a page shall have."""
+"""Objects in the first page, and at most; and about as many bytes of vectors and properties as a page shall have."""
 
 TOLERANCE = 2e-6
 """Distances that differ by less, as a share of 1 or of the distance, are the same: Weaviate adds in another order."""
@@ -134,13 +135,21 @@ async def every_object(
         if len(page) < size:
             return
         after = page[-1].id
-        size = _next_size(page)
+        size = _next_size(size, page)
 
 
-def _next_size(page: Sequence[StoredObject]) -> int:
-    """Return how many objects the next page may have, to be about as long as a page shall be."""
-    longest = max(sum(each.nbytes for each in object_.vectors.values()) for object_ in page)
-    return max(1, min(LARGEST_PAGE, PAGE_BYTES // max(1, longest)))
+def _next_size(size: int, page: Sequence[StoredObject]) -> int:
+    """Return how many objects the next page may have, to be about as long as a page shall be.
+
+    It grows step by step, because the objects of the next page may be longer than those of this one.
+    """
+    longest = max(map(_bytes_of, page))
+    return max(1, min(LARGEST_PAGE, 4 * size, PAGE_BYTES // max(1, longest)))
+
+
+def _bytes_of(object_: StoredObject) -> int:
+    vectors = sum(each.nbytes for each in object_.vectors.values())
+    return vectors + sum(map(bytes_of, object_.properties.values()))
 
 
 def rows_of(page: Sequence[StoredObject], vector: str, dimension: int) -> tuple[list[UUID], Vector]:

@@ -250,11 +250,15 @@ def findings_of_ef(ef: EfSuggestion, queries: int, *, by_objects: bool) -> list[
 
 
 def findings_of_answers(lacking: Lacking) -> list[Finding]:
-    """Return that a collection lacks some of the known answers."""
+    """Return that a collection lacks some of the known answers, or that they were not seen."""
     if not lacking.missing:
         return []
     message = (
-        f"{lacking.missing} of {lacking.answers} known answers are not in the collection, such as "
+        f"{lacking.missing} of {lacking.answers} known answers were not seen among the first {lacking.among} objects, "
+        f"such as {lacking.example[:40]!r}; the others were not looked through, as only evaluations that compare the "
+        "index with exact search read all objects"
+        if lacking.among is not None
+        else f"{lacking.missing} of {lacking.answers} known answers are not in the collection, such as "
         f"{lacking.example[:40]!r}, and {lacking.queries} queries have no other, so all ways to search miss them; "
         "correct these answers, or import their objects"
     )

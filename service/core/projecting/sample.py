@@ -215,7 +215,7 @@ class _Reader:
         for each in page:
             count += 1
             self._left -= 1
-            size += 4 * sum(map(len, each.vectors.values())) + sum(map(_length, each.properties.values()))
+            size += 4 * sum(map(len, each.vectors.values())) + sum(map(bytes_of, each.properties.values()))
             vector = each.vectors.get(name)
             if vector is not None:
                 self._most = min(self._most, max(1, MAX_VALUES // len(vector)))
@@ -228,13 +228,15 @@ class _Reader:
             self._page = min(LARGEST_PAGE, max(1, min(4 * self._page, PAGE_BYTES * count // max(1, size))))
 
 
-def _length(value: PropertyValue) -> int:
+def bytes_of(value: PropertyValue) -> int:
     """Return about how many bytes a value has."""
     match value:
         case str():
             return len(value)
         case list():
-            return sum(map(_length, value))
+            return sum(map(bytes_of, value))
+        case dict():
+            return sum(map(bytes_of, value.values()))
     return 8
 
 

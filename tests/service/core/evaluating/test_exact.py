@@ -7,7 +7,17 @@ import pytest
 
 from service.core.evaluating import exact
 from service.core.evaluating.exact import Nearest, every_object, rows_of
-from service.domain import Collection, Distance, NamedVector, ReturnFields, Scope, Space, StoredObject
+from service.domain import (
+    Collection,
+    DataType,
+    Distance,
+    NamedVector,
+    Property,
+    ReturnFields,
+    Scope,
+    Space,
+    StoredObject,
+)
 from tests.fakes.distances import measure
 from tests.fakes.store import FakeStore
 
@@ -48,6 +58,17 @@ def test_what_is_as_near_as_the_farthest_neighbour_counts_as_one() -> None:
     assert nearest.within(0, np.array([5, 0], np.float32))
     assert nearest.within(0, np.array([0, 5 + 1e-7], np.float32))
     assert not nearest.within(0, np.array([5.01, 0], np.float32))
+
+
+async def test_pages_are_short_where_texts_are_long() -> None:
+    store = FakeStore()
+    await store.create_collection(Collection("Texts", (Property("title", DataType.TEXT),), ()))
+    long = "x" * 100_000
+    await store.put_objects("Texts", [StoredObject(id_, {"title": long}) for id_ in IDS[:100]])
+
+    pages = [page async for page in every_object(store, "Texts", ReturnFields(["title"]), Scope())]
+
+    assert [len(page) for page in pages] == [16, 20, 20, 20, 20, 4]
 
 
 async def test_all_objects_are_read_in_pages_of_about_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,7 +229,9 @@ async def test_systems_are_compared_with_the_first_one_and_a_bad_alpha_is_named(
     assert 0 < len(found.queries) <= 5
 
 
-async def test_answers_that_the_collection_lacks_are_counted_and_if_it_has_none_nothing_is_measured(wire: Wire) -> None:
+async def test_answers_that_the_collection_lacks_are_counted_and_if_it_has_none_nothing_is_measured(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = await crowd(wire)
     names = [*map(str, ids[:9]), GONE]
     written = [
@@ -243,6 +245,9 @@ async def test_answers_that_the_collection_lacks_are_counted_and_if_it_has_none_
     none = await refused(wire, queries={"queries": written[9:]})
     values = await evaluate(wire, queries=by_year)
     far = await evaluate(wire, queries=by_year, max_objects=15, skip_index_recall=True)
+    monkeypatch.setattr(evaluator, "LOOKED_THROUGH", 15)
+    few = await evaluate(wire, queries=by_year, skip_index_recall=True)
+    every = await evaluate(wire, queries=by_year)
     by_year["queries"] = years[1:]
     no_value = await refused(wire, queries=by_year)
 
@@ -252,7 +257,10 @@ async def test_answers_that_the_collection_lacks_are_counted_and_if_it_has_none_
     assert f"has 1 answers, none of which is in the collection, such as {GONE!r}" in none.message
     assert ("ANSWERS_MISSING", "") in kinds(values)
     # Of the objects beyond the bound nothing is known.
-    assert ("ANSWERS_MISSING", "") not in kinds(far)
+    for found in (far, few):
+        (unseen,) = (each.message for each in found.findings if each.kind == pb.FINDING_KIND_ANSWERS_MISSING)
+        assert unseen.startswith("1 of 2 known answers were not seen among the first 16 objects, such as '1999'; the")
+    assert "were not seen" not in str(every.findings)
     assert "give values of 'year'" in no_value.message
 
 
