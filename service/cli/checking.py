@@ -1,8 +1,8 @@
 """`vecgate check`: whether the vectors of collections are sound, for a job that runs now and then."""
 
 import json
-import time
 from pathlib import Path
+from time import sleep
 from typing import Annotated
 from urllib.parse import quote
 
@@ -19,6 +19,9 @@ from vecgate.v1 import scope_pb2
 
 RETRY_S = 10.0
 """Between tries while the server makes another evaluation; it makes one at a time."""
+
+MAX_WAIT_S = 3600.0
+"""For the evaluation of another caller, before that of a collection counts as failed."""
 
 CollectionsArgument = Annotated[
     list[str],
@@ -54,7 +57,7 @@ def check(
     """Check the vectors of collections: evaluate each by its own objects, and say what is broken or has changed.
 
     Exit codes: 0 if all are sound, 4 if faults were found, 1 if none were and a collection could not be evaluated, 3 if
-    no server answers. While the server makes another evaluation, this waits.
+    no server answers. While the server makes another evaluation, this waits, up to an hour for each collection.
     """
     failed = faults = 0
     with connected(context, address, EVALUATION_TIMEOUT_S) as client:
@@ -74,6 +77,9 @@ def check(
             except VecgateError as error:
                 note(f"{name}: {describe_error(error, target=client.target)[0]}")
                 failed += 1
+            except OSError as error:
+                note(f"{name}: its report cannot be read or written: {error}")
+                failed += 1
     if failed or faults:
         # What has changed is a fault once, so another try of a job would no longer find it.
         raise typer.Exit(EXIT_FAULTS if faults else EXIT_FAILED)
@@ -84,6 +90,7 @@ def _check_one(client: Client, name: str, request: pb.EvaluateCollectionRequest,
 
     Raises:
         VecgateError: it could not be evaluated.
+        OSError: its file could not be read or written.
     """
     faults = []
     if file is not None and file.exists():
@@ -92,13 +99,13 @@ def _check_one(client: Client, name: str, request: pb.EvaluateCollectionRequest,
         except ValueError:
             faults.append(f"{file} has no report to compare with; today's takes its place")
     try:
-        found = _evaluate(client, request)
+        found = _evaluate(client, name, request)
     except VecgateError as error:
         if not error.violations or not all(each.field.startswith("earlier") for each in error.violations):
             raise
         faults.append(f"cannot be compared with the last evaluation, and today's takes its place: {error.message}")
         request.ClearField("earlier")
-        found = _evaluate(client, request)
+        found = _evaluate(client, name, request)
     faults += [each.message for each in found.findings if each.fault]
     say(f"{name}: {found.object_count} objects, {f'{len(faults)} faults' if faults else 'sound'}")
     for each in faults:
@@ -108,14 +115,19 @@ def _check_one(client: Client, name: str, request: pb.EvaluateCollectionRequest,
     return len(faults)
 
 
-def _evaluate(client: Client, request: pb.EvaluateCollectionRequest) -> pb.Evaluation:
+def _evaluate(client: Client, name: str, request: pb.EvaluateCollectionRequest) -> pb.Evaluation:
+    waited_s = 0.0
     while True:
         try:
             return run_evaluation(client, request)
         except VecgateError as error:
-            if error.reason != "OVERLOADED":
+            if error.reason != "OVERLOADED" or waited_s >= MAX_WAIT_S:
                 raise
-            time.sleep(error.retry_after_s or RETRY_S)
+            if not waited_s:
+                note(f"{name}: the server is busy with another evaluation; waiting for up to {MAX_WAIT_S / 60:.0f} min")
+            pause_s = error.retry_after_s or RETRY_S
+            sleep(pause_s)
+            waited_s += pause_s
 
 
 def _keep(found: pb.Evaluation, file: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from uuid import UUID
 
@@ -115,9 +116,27 @@ def test_no_server_ends_with_3() -> None:
     assert CliRunner().invoke(app, ["--address", "127.0.0.1:1", "check", "Pictures"]).exit_code == 3
 
 
-def test_a_server_that_evaluates_something_else_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    busy = VecgateError(StatusCode.UNAVAILABLE, "busy", reason="OVERLOADED", retry_after_s=3)
-    answers: Iterator[VecgateError | pb.Evaluation] = iter([busy, busy, pb.Evaluation(object_count=7)])
+async def test_a_report_that_cannot_be_read_or_written_ends_with_1_after_the_others(
+    checked: Wire, tmp_path: Path
+) -> None:
+    await run(checked, "Pictures", "--reports", str(tmp_path))
+    (tmp_path / "Nowhere.json").mkdir()
+    unread = await run(checked, "Nowhere", "Pictures", "--reports", str(tmp_path))
+    (tmp_path / ".Pictures.json.new").mkdir()
+    unwritten = await run(checked, "Pictures", "Elsewhere", "--reports", str(tmp_path))
+
+    assert [unread.exit_code, unwritten.exit_code] == [1, 1]
+    assert "Nowhere: its report cannot be read or written" in unread.output
+    assert "Pictures: 60 objects, sound" in unread.output
+    assert "Pictures: its report cannot be read or written" in unwritten.output
+    assert "Elsewhere: COLLECTION_NOT_FOUND" in unwritten.output
+
+
+BUSY = VecgateError(StatusCode.UNAVAILABLE, "busy", reason="OVERLOADED", retry_after_s=3)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[VecgateError | pb.Evaluation]) -> list[float]:
+    """Let evaluations end so, one after the other, and return for how long the command waits between them."""
     waits: list[float] = []
 
     def evaluate(client: Client, request: pb.EvaluateCollectionRequest) -> pb.Evaluation:
@@ -128,10 +147,30 @@ def test_a_server_that_evaluates_something_else_is_waited_for(monkeypatch: pytes
         return answer
 
     monkeypatch.setattr(checking, "run_evaluation", evaluate)
-    monkeypatch.setattr(checking.time, "sleep", waits.append)
+    monkeypatch.setattr(checking, "sleep", waits.append)
+    return waits
+
+
+def test_a_server_that_evaluates_something_else_is_waited_for_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = answering(monkeypatch, iter([BUSY, BUSY, pb.Evaluation(object_count=7)]))
 
     result = CliRunner().invoke(app, ["check", "Pictures"])
 
     assert result.exit_code == 0
     assert "7 objects, sound" in result.output
+    assert result.output.count("busy with another evaluation") == 1
     assert waits == [3, 3]
+
+
+def test_a_server_that_stays_busy_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "MAX_WAIT_S", 7)
+    waits = answering(monkeypatch, chain(repeat(BUSY, 4), [pb.Evaluation(object_count=7)]))
+
+    result = CliRunner().invoke(app, ["check", "Pictures", "Others"])
+
+    assert result.exit_code == 1
+    assert "Pictures: OVERLOADED" in result.output
+    assert "Others: 7 objects, sound" in result.output
+    assert waits == [3, 3, 3]
