@@ -470,6 +470,9 @@ TESTS = {
             "service.process.metrics.MAX_EVALUATED"
         ],
     },
+    "service.cli.test_checking": {
+        "test_a_server_that_stays_busy_is_not_waited_for_without_end": ["service.cli.checking.MAX_WAIT_S"],
+    },
     "service.core.evaluating.test_drift": {
         "test_the_same_objects_give_the_same_summary_in_whatever_pages_they_come": [
             "service.core.evaluating.summary.MAX_SUMMARY_OBJECTS"
@@ -585,8 +588,10 @@ ROOT = Path(__file__).parents[4]
 BOUND = re.compile(r"(^|_)(max|min)_|_bytes$|timeout_m?s$")
 PLACES = (
     "service/*.py",
+    "service/cli/checking.py",
     "service/core/**/*.py",
     "service/fetching/*.py",
+    "service/process/metrics.py",
     "service/rpc/**/*.py",
     "service/web/*.py",
     "service/sources/*.py",
