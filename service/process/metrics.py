@@ -1,12 +1,14 @@
 """The service's metrics for Prometheus; those of the embedders are in embedders/telemetry/metrics.py.
 
-Label values are bounded: existing methods and routes, and the clients of the configuration.
+Label values are bounded: existing methods and routes, the clients of the configuration, and the first MAX_EVALUATED
+collections and tenants that are evaluated.
 """
 
 import asyncio
 import platform
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib.metadata import version
+from math import nan
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -30,7 +32,7 @@ REGISTRY.unregister(GC_COLLECTOR)
 SHOW_EVERY_S = 1.0
 
 MAX_EVALUATED = 100
-"""Collections and tenants whose evaluations a process shows. Of several processes, labels cannot be taken back."""
+"""Collections and tenants whose evaluations a process shows, deleted ones included: several processes keep labels."""
 
 ANONYMOUS = "anonymous"
 """The client of calls without a key."""
@@ -156,6 +158,7 @@ def _count_tasks() -> int:
 TASKS.set_function(_count_tasks)
 
 _evaluated: set[tuple[str, str]] = set()
+_kinds: set[str] = set()
 _calls: dict[tuple[str, str, str], Counter] = {}
 _call_seconds: dict[str, Histogram] = {}
 _requests: dict[tuple[str, int, str], Counter] = {}
@@ -206,7 +209,7 @@ def note_evaluation(
     Args:
         collection: the collection's own name.
         tenant: whose objects; empty if the collection has no tenants.
-        faults: how many there are of every kind that there can be.
+        faults: how many there are of each kind that was looked for; others stay as they are.
         recall: the index recall; None if it was not measured.
         time_s: when it ended, in seconds since 1970.
     """
@@ -214,8 +217,25 @@ def note_evaluation(
     if key not in _evaluated and len(_evaluated) >= MAX_EVALUATED:
         return
     _evaluated.add(key)
+    _kinds.update(faults)
     for kind, count in faults.items():
         EVALUATION_FAULTS.labels(*key, kind).set(count)
-    if recall is not None:
-        EVALUATION_RECALL.labels(*key).set(recall)
+    EVALUATION_RECALL.labels(*key).set(nan if recall is None else recall)
     EVALUATION_TIME.labels(*key).set(time_s)
+
+
+def forget_evaluations(collection: str, tenants: Container[str] | None = None) -> None:
+    """Show no number any more for a collection that is deleted, so that no alert is about it.
+
+    Labels of several processes cannot be taken back, so the values become NaN, which no condition of an alert fits.
+
+    Args:
+        collection: the collection's own name.
+        tenants: which of its tenants are deleted; None for all of it.
+    """
+    for key in _evaluated:
+        if key[0] == collection and (tenants is None or key[1] in tenants):
+            for kind in _kinds:
+                EVALUATION_FAULTS.labels(*key, kind).set(nan)
+            EVALUATION_RECALL.labels(*key).set(nan)
+            EVALUATION_TIME.labels(*key).set(nan)

@@ -21,6 +21,7 @@ from service.core.collections.changes import (
 from service.core.embedder_pool import EmbedderPool
 from service.domain import Collection, NamedVector, Scope, Space
 from service.errors import CollectionChanged, EmbedderNotFound, StoreRejected, Violation, Violations, collecting, noting
+from service.process.metrics import forget_evaluations
 from service.store.base import Store
 
 log = structlog.get_logger(__name__)
@@ -234,6 +235,7 @@ class Collections:
             InvalidRequest: the name is an alias.
         """
         await self._store.delete_collection(name)
+        forget_evaluations(name)
 
 
 def _unread_faults(vector: NamedVector, spec: EmbedderSpec, path: str) -> Iterator[Violation]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from service.access import calling_account
 from service.domain import Tenant
 from service.errors import InvalidRequest, TenantNotFound, Violation
+from service.process.metrics import forget_evaluations
 from service.store.base import Store
 
 
@@ -50,7 +51,9 @@ class Tenants:
 
     async def delete(self, collection: str, names: Sequence[str]) -> None:
         """Delete tenants and their objects; a tenant that does not exist is not an error."""
-        await self._store.delete_tenants(await self._check(collection), names)
+        collection = await self._check(collection)
+        await self._store.delete_tenants(collection, names)
+        forget_evaluations(collection, names)
 
     async def _check(self, collection: str) -> str:
         """Return the name of the collection itself, because Weaviate finds no tenants by an alias."""

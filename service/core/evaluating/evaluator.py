@@ -54,7 +54,7 @@ from service.core.evaluating.suggesting import (
 from service.core.evaluating.task import Stage, Task, Tell
 from service.core.evaluating.truth import IndexTruth
 from service.core.reranker_pool import RerankerPool
-from service.domain import CaptionQueries, EvaluationWishes, NamedVector, System, WrittenQueries
+from service.domain import CaptionQueries, EvaluationWishes, NamedVector, ObjectQueries, System, WrittenQueries
 from service.errors import InvalidRequest, Overloaded, Violation
 from service.process.metrics import note_evaluation
 from service.store.base import Store
@@ -358,9 +358,15 @@ def _show(found: Evaluation, wishes: EvaluationWishes) -> None:
     if not plain:
         return
     names = {each.name for each in plain}
-    faults = dict.fromkeys((kind.name for kind in FindingKind if kind not in REMARKS), 0)
+    unknown = {FindingKind.NO_BETTER_THAN_CHANCE}  # which wrong answers of a caller cause, too
+    if found.drift is None:
+        unknown.add(FindingKind.DRIFT)
+    if not isinstance(wishes.queries, ObjectQueries):
+        unknown.add(FindingKind.OBJECTS_NOT_FOUND)
+    # What was not looked for keeps its number: else an evaluation of another kind would end an alert.
+    faults = dict.fromkeys((kind.name for kind in FindingKind if kind not in REMARKS | unknown), 0)
     for each in found.findings:
-        if each.fault and (not each.system or each.system in names):
+        if each.kind.name in faults and (not each.system or each.system in names):
             faults[each.kind.name] += 1
     first = next(each for each in found.systems if each.system.name == plain[0].name)
     recall = first.measures.get(Measure.INDEX_RECALL)

@@ -23,6 +23,7 @@ from service.settings import ServerSettings
 from tests.conftest import assert_close
 from tests.fakes.reranker import FakeReranker
 from tests.service.conftest import Failure, Wire, failure_of, over_every_wire, start_wire, stop_wire
+from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import evaluation_service_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -752,6 +753,57 @@ async def test_what_is_tried_out_is_not_shown_as_a_fault_of_the_collection(
 
     assert before == 0
     assert [sum(each.values()) for each in noted] == [0]
+
+
+async def test_what_an_evaluation_does_not_look_for_keeps_its_number_in_the_metrics(wire: Wire) -> None:
+    ids = await crowd(wire)
+    earlier = await reported(wire)
+    for id_ in ids[:10]:
+        del wire.store._objects["Pictures"][id_]
+    wire.store.lost = {(id_, "default") for id_ in ids[10:12]}
+    wrong = [{"id": f"{row}", "input": {"text": TITLES[row]}, "answers": [{"name": str(ids[-1])}]} for row in range(9)]
+
+    drifted = await evaluate(wire, objects={"sample_size": 40}, earlier=earlier)
+    changes = sum(each.kind == pb.FINDING_KIND_DRIFT for each in drifted.findings)
+    await evaluate(wire, queries={"queries": wrong}, limit=1)
+
+    assert shown("faults", kind="DRIFT") == changes > 0
+    assert shown("faults", kind="OBJECTS_NOT_FOUND") == 1
+    assert shown("faults", kind="NO_BETTER_THAN_CHANCE") is None
+
+
+async def test_a_recall_that_was_not_measured_is_not_shown_as_that_of_an_earlier_time(wire: Wire) -> None:
+    await crowd(wire)
+    await evaluate(wire, objects={"sample_size": 40})
+
+    metrics.note_evaluation("Pictures", "", faults={}, recall=None, time_s=7)
+
+    assert math.isnan(shown("index_recall_ratio") or 0)
+    assert shown("time_seconds") == 7
+
+
+async def test_metrics_show_nothing_of_a_collection_that_is_deleted(wire: Wire) -> None:
+    await crowd(wire)
+    metrics.note_evaluation("Kept", "", faults={"HUBS": 3}, recall=0.5, time_s=7)
+    await evaluate(wire, objects={"sample_size": 40})
+    before = [shown("faults", kind="HUBS"), shown("index_recall_ratio")]
+
+    await wire.collections.DeleteCollection(collection_pb.DeleteCollectionRequest(name="Pictures"))
+
+    assert before == [0, 1]
+    after = [shown("faults", kind="HUBS"), shown("index_recall_ratio"), shown("time_seconds")]
+    assert all(math.isnan(each or 0) for each in after)
+    assert shown("faults", kind="HUBS", collection="Kept") == 3
+
+
+def test_metrics_show_nothing_of_a_tenant_that_is_deleted() -> None:
+    for tenant in ("a", "b"):
+        metrics.note_evaluation("Pictures", tenant, faults={"HUBS": 3}, recall=0.5, time_s=7)
+
+    metrics.forget_evaluations("Pictures", ["a"])
+
+    assert math.isnan(shown("faults", kind="HUBS", tenant="a") or 0)
+    assert shown("faults", kind="HUBS", tenant="b") == 3
 
 
 def test_metrics_show_no_more_collections_than_a_server_may_have_labels_of(monkeypatch: pytest.MonkeyPatch) -> None:
