@@ -89,7 +89,7 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     CHANGE_KIND_GROUPS: _ChangeKind.ValueType  # 12
     """The share of one of two groups, such as texts and pictures, if the vectors lie in two."""
     CHANGE_KIND_SAME_OBJECTS: _ChangeKind.ValueType  # 13
-    """The share of the same objects that have another vector; real if it is over a half."""
+    """The share of the same objects that have another vector, of at least 20; real if it is over a half."""
     CHANGE_KIND_NOT_FOUND: _ChangeKind.ValueType  # 14
     """The share of the objects that were not found by their own vectors."""
     CHANGE_KIND_INDEX_RECALL: _ChangeKind.ValueType  # 15
@@ -133,7 +133,7 @@ CHANGE_KIND_DISTRIBUTION: ChangeKind.ValueType  # 11
 CHANGE_KIND_GROUPS: ChangeKind.ValueType  # 12
 """The share of one of two groups, such as texts and pictures, if the vectors lie in two."""
 CHANGE_KIND_SAME_OBJECTS: ChangeKind.ValueType  # 13
-"""The share of the same objects that have another vector; real if it is over a half."""
+"""The share of the same objects that have another vector, of at least 20; real if it is over a half."""
 CHANGE_KIND_NOT_FOUND: ChangeKind.ValueType  # 14
 """The share of the objects that were not found by their own vectors."""
 CHANGE_KIND_INDEX_RECALL: ChangeKind.ValueType  # 15
@@ -217,7 +217,7 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     FINDING_KIND_NOTHING_FOUND: _FindingKind.ValueType  # 14
     """No system finds any answer, so the answers tell nothing about the systems."""
     FINDING_KIND_FEW_QUERIES: _FindingKind.ValueType  # 15
-    """There are so few queries that no difference could be called real."""
+    """There are so few queries that no difference could be called real, or that their measures are not compared with earlier ones."""
     FINDING_KIND_DRIFT: _FindingKind.ValueType  # 16
     """Something has changed for the worse since the earlier evaluation."""
     FINDING_KIND_EF_UNCERTAIN: _FindingKind.ValueType  # 17
@@ -259,7 +259,7 @@ FINDING_KIND_ANSWERS_MISSING: FindingKind.ValueType  # 13
 FINDING_KIND_NOTHING_FOUND: FindingKind.ValueType  # 14
 """No system finds any answer, so the answers tell nothing about the systems."""
 FINDING_KIND_FEW_QUERIES: FindingKind.ValueType  # 15
-"""There are so few queries that no difference could be called real."""
+"""There are so few queries that no difference could be called real, or that their measures are not compared with earlier ones."""
 FINDING_KIND_DRIFT: FindingKind.ValueType  # 16
 """Something has changed for the worse since the earlier evaluation."""
 FINDING_KIND_EF_UNCERTAIN: FindingKind.ValueType  # 17
@@ -343,7 +343,8 @@ class EvaluateCollectionRequest(_message.Message):
     @_builtins.property
     def earlier(self) -> Global___EvaluationReport:
         """Optional. The report of an earlier evaluation, as it came, with which to compare this one. It must be of the same collection, tenant,
-        kind of queries, limit, spaces and format, and have read all vectors, as this one must (INVALID_INPUT). Default: no comparison.
+        queries, limit, spaces and format, its systems must be set as those of the same names are here, and it must have read all vectors, as
+        this one must (INVALID_INPUT). Default: no comparison.
         """
 
     def __init__(
@@ -807,6 +808,7 @@ class EvaluationReport(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     SYSTEMS_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
+    QUERY_DIGEST_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Its format: 1. One of another format cannot be compared (INVALID_INPUT)."""
     collection: _builtins.str
@@ -821,6 +823,10 @@ class EvaluationReport(_message.Message):
     """The hits that counted."""
     object_count: _builtins.int
     """The number of objects of the collection or tenant."""
+    query_digest: _builtins.bytes
+    """A digest of the property of captions, or of the caller's own queries with their answers; empty for stored objects, which are another
+    sample every time.
+    """
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When the evaluation ended."""
@@ -846,10 +852,11 @@ class EvaluationReport(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         systems: _abc.Iterable[Global___SystemResult] | None = ...,
         vectors: _abc.Iterable[Global___VectorCounts] | None = ...,
+        query_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "end_time", b"end_time", "format", b"format", "limit", b"limit", "object_count", b"object_count", "query_count", b"query_count", "query_set", b"query_set", "systems", b"systems", "tenant", b"tenant", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "end_time", b"end_time", "format", b"format", "limit", b"limit", "object_count", b"object_count", "query_count", b"query_count", "query_digest", b"query_digest", "query_set", b"query_set", "systems", b"systems", "tenant", b"tenant", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -907,7 +914,9 @@ class Change(_message.Message):
     now: _builtins.float
     """Today's value, or the difference."""
     chance: _builtins.float
-    """How often chance alone makes a difference as large, 0 to 1. Unset where there is no chance in it, and for what is only shown."""
+    """How often chance alone makes a difference as large, 0 to 1. Unset where there is no chance in it, and for what is only shown, as
+    are measures of fewer than 30 queries.
+    """
     real: _builtins.bool
     """Whether it is more than chance: `chance` is under 0.01, divided by the number of differences that have one."""
     message: _builtins.str

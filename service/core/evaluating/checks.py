@@ -1,12 +1,13 @@
 """Whether an evaluation fits its collection and this server."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from uuid import UUID
 
 from service.access import Permission, calling_account, check_permission
 from service.core.embedder_pool import EmbedderPool
-from service.core.evaluating.drift import Report
+from service.core.evaluating.drift import Report, named_system
+from service.core.evaluating.queries import query_digest
 from service.core.evaluating.truth import VectorCounts
 from service.core.reranker_pool import RerankerPool
 from service.core.searching.checks import check_keywords, default_target
@@ -83,6 +84,14 @@ def check_earlier(
 ) -> None:
     """Check that an evaluation can be compared with an earlier one.
 
+    There may be so many queries that this takes longer than the event loop may be kept.
+
+    Args:
+        collection: the collection.
+        wishes: what fits it, with ids as with_ids writes them.
+        targets: the named vector of each system.
+        earlier: what to compare it with.
+
     Raises:
         InvalidRequest: that was of something else; all violations are listed.
     """
@@ -97,6 +106,12 @@ def check_earlier(
         for name, (before, now) in pairs.items():
             message = f"is {before!r}, and here it is {now!r}; only evaluations of the same can be compared"
             violations.require(before == now, f"earlier.{name}", message)
+        message = "is of other queries; give the same ones with the same answers, or leave the comparison out"
+        same = query_set != earlier.query_set or query_digest(wishes.queries) == earlier.query_digest
+        violations.require(same, "earlier.query_digest", message)
+        for system, target in zip(wishes.systems, targets, strict=True):
+            if system.name in earlier.systems:
+                _check_same(earlier.systems[system.name].system, named_system(system, target), violations)
         message = "is compared by all vectors; do not leave the index recall out"
         violations.require(wishes.index_recall, "earlier", message)
         now = {each.name: each.space.id if each.space else "" for each in targets}
@@ -110,6 +125,14 @@ def check_earlier(
                 "spaces cannot be compared. Take today's evaluation for later comparisons"
             )
             violations.require(space == now[name], "earlier.vectors", message)
+
+
+def _check_same(before: System, now: System, violations: Violations) -> None:
+    """Check that a system is set as one of the same name was before."""
+    names = [each.name for each in fields(System) if getattr(before, each.name) != getattr(now, each.name)]
+    differing = ", ".join(f"{name} {getattr(before, name)!r}, here {getattr(now, name)!r}" for name in names)
+    message = f"has system {now.name!r} with {differing}; set it as before, or give it another name"
+    violations.require(before == now, "earlier.systems", message)
 
 
 def check_lengths(earlier: Report, counts: Mapping[str, VectorCounts]) -> None:

@@ -1,7 +1,7 @@
 """How an evaluation differs from an earlier one of the same collection, and which differences are more than chance."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -14,12 +14,16 @@ from service.core.evaluating.statistics import SIGNIFICANCE, Estimate
 from service.core.evaluating.summary import VectorSummary
 from service.core.evaluating.truth import VectorCounts
 from service.core.evaluating.two_samples import distribution_change, mean_change, share_change
+from service.domain import NamedVector, System
 
 SHRUNK = 0.1
 """A collection that has lost a larger share of its objects is named."""
 
-REPLACED = 0.5
-"""If more of the same objects have another vector, that is named."""
+REPLACED, FEWEST_SAME = 0.5, 20
+"""If more of the same objects have another vector, that is named; of fewer objects, a half may be two."""
+
+FEWEST_QUERIES = 30
+"""Of fewer queries, the mean of a measure is not distributed as the test needs it, and nothing is told from chance."""
 
 SAME_SQUARED = 0.02
 """Unit vectors whose squared distance is less, a cosine of over 0.99, count as the same."""
@@ -72,11 +76,23 @@ MEASURED = {
     Measure.RECALL: (ChangeKind.RECALL, "look at the queries that go worst, and for objects that are gone"),
 }
 
+OF_QUERIES = {ChangeKind.QUERY_GAP, *(kind for kind, _ in MEASURED.values())}
+"""What is tested by means over queries."""
+
 
 @dataclass(frozen=True, slots=True)
 class SystemReport:
-    """Of one way to search: its measures, objects not found by their own vectors of all searches, and its time."""
+    """Of one way to search.
 
+    Attributes:
+        system: the way, as named_system returns it.
+        measures: the mean of each measure.
+        lost: how many objects were not found by their own vectors.
+        searches: of how many searches.
+        median_s: the median time of a search, in seconds.
+    """
+
+    system: System
     measures: Mapping[Measure, Estimate]
     lost: int
     searches: int
@@ -92,6 +108,7 @@ class Report:
         collection: the collection's own name.
         tenant: whose objects; empty if the collection has no tenants.
         query_set: which kind of queries it searched by: `objects`, `captions` or `queries`.
+        query_digest: what they are fixed to; see queries.query_digest.
         queries: how many of them.
         limit: hits that counted.
         objects: objects that there were.
@@ -103,6 +120,7 @@ class Report:
     collection: str
     tenant: str
     query_set: str
+    query_digest: bytes
     queries: int
     limit: int
     objects: int
@@ -135,10 +153,17 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How an evaluation differs from an earlier one."""
+    """How an evaluation differs from an earlier one.
+
+    Attributes:
+        since: when that ended.
+        changes: all that was compared.
+        queries: how many queries the one with fewer had. Of fewer than FEWEST_QUERIES, measures are only shown.
+    """
 
     since: datetime
     changes: list[Change]
+    queries: int
 
 
 @dataclass(slots=True)
@@ -163,6 +188,7 @@ def drift_between(earlier: Report, today: Report) -> Drift:
     if chance makes one as large in less than one of 100 evaluations, divided by the number of differences that are
     tested (Bonferroni's correction).
     """
+    queries = min(earlier.queries, today.queries)
     found = [_object_count(earlier, today)]
     for name, counts in today.vectors.items():
         if name in earlier.vectors:
@@ -171,8 +197,17 @@ def drift_between(earlier: Report, today: Report) -> Drift:
     for name, system in today.systems.items():
         if name in earlier.systems:
             found += _of_system(name, earlier.systems[name], system)
+    if queries < FEWEST_QUERIES:
+        for each in found:
+            if each.kind in OF_QUERIES:
+                each.chance = None
     tested = sum(each.chance is not None for each in found)
-    return Drift(earlier.time, [_judged(each, tested) for each in found])
+    return Drift(earlier.time, [_judged(each, tested) for each in found], queries)
+
+
+def named_system(system: System, target: NamedVector) -> System:
+    """Return a system with the named vector that it searches, whether it was asked for or not."""
+    return replace(system, vector="" if system.weights else target.name, path="")
 
 
 def _judged(found: _Found, tested: int) -> Change:
@@ -246,9 +281,9 @@ def _cosine(first: Vector, second: Vector) -> float:
 
 
 def _same_objects(name: str, earlier: VectorSummary, today: VectorSummary) -> Iterator[_Found]:
-    """Yield which share of the objects that both samples have got another vector."""
+    """Yield which share of the objects that both samples have got another vector, if there are enough of them."""
     _, old, new = np.intersect1d(earlier.digests, today.digests, return_indices=True)
-    if not len(old):
+    if len(old) < FEWEST_SAME:
         return
     moved = np.square(earlier.projections[old] - today.projections[new]).sum(axis=1) > SAME_SQUARED
     share = float(moved.mean())
@@ -334,11 +369,13 @@ def _of_system(name: str, earlier: SystemReport, today: SystemReport) -> Iterato
     for measure, (kind, fix) in MEASURED.items():
         if measure in earlier.measures and measure in today.measures:
             before, now = earlier.measures[measure], today.measures[measure]
-            chance = mean_change(now.mean - before.mean, _error(before), _error(now))
+            chance = mean_change(now.mean - before.mean, _error(before, earlier.searches), _error(now, today.searches))
             message = f"{name}: its {measure.value} is {now.mean:.3f}, and was {before.mean:.3f}; {fix}"
             yield _Found(kind, name, before.mean, now.mean, message if now.mean < before.mean else "", chance)
     yield _Found(ChangeKind.MEDIAN_TIME, name, earlier.median_s, today.median_s)
 
 
-def _error(estimate: Estimate) -> float:
-    return (estimate.high - estimate.low) / 2 / NORMAL
+def _error(estimate: Estimate, queries: int) -> float:
+    """Return the standard error of a mean of values from 0 to 1."""
+    # If all queries have the same value, the next one may have any other.
+    return (estimate.high - estimate.low) / 2 / NORMAL or 1 / max(1, queries)

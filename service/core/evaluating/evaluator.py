@@ -22,7 +22,7 @@ from service.core.evaluating.checks import (
 from service.core.evaluating.drift import Report, drift_between
 from service.core.evaluating.index_ef import EfChanges
 from service.core.evaluating.measures import Measure, check_measures, measure
-from service.core.evaluating.queries import QueryMaker, QuerySet
+from service.core.evaluating.queries import QueryMaker, QuerySet, query_digest
 from service.core.evaluating.results import (
     REMARKS,
     Comparison,
@@ -113,9 +113,9 @@ class Evaluator:
             await self._efs.settled()
             collection = self._embedders.resolve(await self._store.get_collection(wishes.collection))
             targets = check_wishes(collection, wishes, self._embedders, self._rerankers)
-            if earlier is not None:
-                check_earlier(collection, wishes, targets, earlier)
             wishes = await asyncio.to_thread(with_ids, collection, wishes)
+            if earlier is not None:
+                await asyncio.to_thread(check_earlier, collection, wishes, targets, earlier)
             task = Task(collection, wishes.scope, tell, api_key)
             course = _Course(self._store, self._embedders, self._rerankers, wishes, task, efs=self._efs)
             found = await course.run(targets)
@@ -178,10 +178,9 @@ class _Course:
         await self._look_for_answers(queries, objects, reads_all=bool(indexed))
         if indexed:
             await self._truth.read(list(indexed.values()), queries, wishes.limit, objects)
-        everything = range(len(queries.queries))
         runs, values = [], []
         for system, target in zip(wishes.systems, targets, strict=True):
-            runs.append(await self._search(Run(system, target, everything), queries))
+            runs.append(await self._search(Run(system, target, range(len(queries.queries))), queries))
             values.append(await self._measure(runs[-1], queries))
             runs[-1].forget(SHOWN)
         ef = await self._suggest_ef(targets[0], queries)
@@ -195,6 +194,7 @@ class _Course:
             collection=self._task.collection.name,
             tenant=wishes.scope.tenant,
             query_set=QUERIES_PATH[type(wishes.queries)],
+            query_digest=await asyncio.to_thread(query_digest, wishes.queries),
             queries=len(queries.queries),
             objects=objects,
             limit=wishes.limit,

@@ -1,9 +1,11 @@
 """The queries of an evaluation, with their vectors: sampled objects, their captions, or the caller's own."""
 
 import asyncio
+import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from uuid import UUID
 
 import numpy as np
@@ -235,12 +237,45 @@ class QueryMaker:
         return {each.name: stacked[_space_of(each)] for each in self._targets}
 
 
+def query_digest(wanted: ObjectQueries | CaptionQueries | WrittenQueries) -> bytes:
+    """Return a digest of what queries are fixed to: equal ones can be compared.
+
+    It takes all pictures of the caller's own queries, so it may take longer than the event loop may be kept.
+
+    Returns:
+        Of captions that of their property, of the caller's own queries that of all of them with their answers, in
+        their order; nothing for sampled objects, which are fixed to nothing.
+    """
+    match wanted:
+        case ObjectQueries():
+            return b""
+        case CaptionQueries():
+            parts: Iterable[object] = (wanted.property,)
+        case WrittenQueries():
+            parts = (
+                part
+                for each in wanted.queries
+                for part in (each.id, _text_of(each.content), _picture_of(each.content), sorted(each.answers.items()))
+            )
+            parts = chain((wanted.answer_property,), parts)
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part if isinstance(part, bytes) else str(part).encode()
+        # With its length, a part ends where it ends.
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.digest()
+
+
 def _space_of(target: NamedVector) -> str:
     return target.space.id if target.space else ""
 
 
 def _text_of(content: Input) -> str:
     return content.text if isinstance(content, TextInput | TextImageInput) else ""
+
+
+def _picture_of(content: Input) -> bytes:
+    return b"" if isinstance(content, TextInput) else content.content
 
 
 def _sort(

@@ -7,7 +7,7 @@ from enum import Enum
 from uuid import UUID
 
 from service.core.evaluating.answers import Lacking
-from service.core.evaluating.drift import Drift, Report, SystemReport
+from service.core.evaluating.drift import FEWEST_QUERIES, Drift, Report, SystemReport, named_system
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.queries import Query
 from service.core.evaluating.statistics import Difference, Estimate, fewest_queries
@@ -129,6 +129,7 @@ class Evaluation:
         collection: the collection's own name.
         tenant: whose objects; empty if the collection has no tenants.
         query_set: which kind of queries there were: `objects`, `captions` or `queries`.
+        query_digest: what they are fixed to; see queries.query_digest.
         queries: how many there were.
         objects: how many objects the collection or tenant has.
         limit: hits that count.
@@ -152,6 +153,7 @@ class Evaluation:
     collection: str
     tenant: str
     query_set: str
+    query_digest: bytes
     queries: int
     objects: int
     limit: int
@@ -174,7 +176,9 @@ class Evaluation:
     def report(self) -> Report:
         """Return what of it is compared with that of another one."""
         systems = {
-            each.system.name: SystemReport(each.measures, each.lost, each.searches, each.median_s)
+            each.system.name: SystemReport(
+                named_system(each.system, each.target), each.measures, each.lost, each.searches, each.median_s
+            )
             for each in self.systems
         }
         return Report(
@@ -182,6 +186,7 @@ class Evaluation:
             self.collection,
             self.tenant,
             self.query_set,
+            self.query_digest,
             queries=self.queries,
             limit=self.limit,
             objects=self.objects,
@@ -191,8 +196,15 @@ class Evaluation:
 
 
 def findings_of_drift(drift: Drift) -> list[Finding]:
-    """Return what has changed for the worse."""
-    return [Finding(FindingKind.DRIFT, "", each.message) for each in drift.changes if each.message]
+    """Return what has changed for the worse, and whether there were too few queries to tell."""
+    found = [Finding(FindingKind.DRIFT, "", each.message) for each in drift.changes if each.message]
+    if drift.queries < FEWEST_QUERIES:
+        message = (
+            f"{drift.queries} queries are too few to tell a change of their measures from chance; give at least "
+            f"{FEWEST_QUERIES}, in the earlier evaluation as well"
+        )
+        found.append(Finding(FindingKind.FEW_QUERIES, "", message))
+    return found
 
 
 def findings_of_system(result: SystemResult, objects: int, limit: int) -> list[Finding]:

@@ -66,13 +66,15 @@ def share_change(first: int, of_first: int, second: int, of_second: int) -> floa
 def mean_change(difference: float, *errors: float) -> float:
     """Return how often chance alone makes a difference of two means as large, by the normal distribution.
 
+    Without any error, nothing is known of chance, and 1 is returned.
+
     Args:
         difference: of the means.
         errors: the standard errors of both.
     """
     error = math.hypot(*errors)
     if error == 0:
-        return 0.0 if difference else 1.0
+        return 1.0
     return math.erfc(abs(difference) / error / math.sqrt(2))
 
 

@@ -1,6 +1,7 @@
 """The earlier evaluation in a request, with which the new one is compared."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,6 +13,7 @@ from service.core.evaluating.summary import DIRECTIONS, VectorSummary
 from service.core.evaluating.truth import VectorCounts
 from service.errors import Violations, collecting
 from service.rpc.evaluation.messages import FORMAT, MEASURES
+from service.rpc.evaluation.request import parse_system
 from vecgate.v1 import evaluation_service_pb2 as pb
 
 KINDS = {value: kind for kind, value in MEASURES.items()}
@@ -44,6 +46,7 @@ def parse_earlier(request: pb.EvaluateCollectionRequest) -> Report | None:
         message.collection,
         message.tenant,
         message.query_set,
+        message.query_digest,
         queries=message.query_count,
         limit=message.limit,
         objects=message.object_count,
@@ -113,4 +116,5 @@ def _system(message: pb.SystemResult, path: str, violations: Violations) -> Syst
     fits = all(math.isfinite(each) for each in values) and 0 <= message.lost_objects <= message.searches
     violations.require(fits, path, "has measures that are no numbers, or counts that cannot be; give it as it came")
     seconds = message.median_time.seconds + message.median_time.nanos / 1e9
-    return SystemReport(measures, message.lost_objects, message.searches, seconds)
+    system = replace(parse_system(message.system, f"{path}.system", violations), path="")
+    return SystemReport(system, measures, message.lost_objects, message.searches, seconds)

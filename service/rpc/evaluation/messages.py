@@ -72,6 +72,7 @@ def _report(found: Evaluation) -> pb.EvaluationReport:
         collection=found.collection,
         tenant=found.tenant,
         query_set=found.query_set,
+        query_digest=found.query_digest,
         query_count=found.queries,
         limit=found.limit,
         object_count=found.objects,

@@ -53,7 +53,7 @@ def parse_evaluation(request: pb.EvaluateCollectionRequest) -> EvaluationWishes:
         violations.require(fits, "wanted_recall", f"is {wanted}; give a number over 0 and up to 1")
         queries = _queries(request, violations)
         systems = tuple(
-            _system(each, f"systems[{index}]", violations)
+            parse_system(each, f"systems[{index}]", violations)
             for index, each in enumerate(request.systems or [pb.EvaluatedSystem()])
         )
         violations.require_unique([each.name for each in systems], "systems")
@@ -138,7 +138,8 @@ def _answers(message: pb.WrittenQuery, path: str, violations: Violations) -> dic
     return gains
 
 
-def _system(message: pb.EvaluatedSystem, path: str, violations: Violations) -> System:
+def parse_system(message: pb.EvaluatedSystem, path: str, violations: Violations) -> System:
+    """Return a way to search; what breaks rules is added to the violations, with the path of the message."""
     alpha = message.alpha if message.HasField("alpha") else None
     ef = message.ef if message.HasField("ef") else None
     fits = alpha is None or 0 <= alpha <= 1

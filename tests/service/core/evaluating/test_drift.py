@@ -11,15 +11,18 @@ import pytest
 
 from embedders.contract import Vector
 from service.core.evaluating import summary
-from service.core.evaluating.drift import Change, ChangeKind, Report, SystemReport, drift_between
+from service.core.evaluating.drift import FEWEST_QUERIES, Change, ChangeKind, Report, SystemReport, drift_between
 from service.core.evaluating.measures import Measure
+from service.core.evaluating.results import FindingKind, findings_of_drift
 from service.core.evaluating.statistics import Estimate, estimate
 from service.core.evaluating.summary import Summarizer, VectorSummary
 from service.core.evaluating.truth import VectorCounts
+from service.domain import System
 
 DIMENSION = 64
 DRAWN = 300
 """Objects of a collection, as far as a test says nothing else."""
+PRESENT = System("present", "default")
 
 
 def cloud(random: np.random.Generator, count: int = DRAWN, model: int = 0, pictures: float = 0.5) -> Vector:
@@ -48,12 +51,13 @@ def summarized(ids: list[UUID], vectors: Vector) -> VectorSummary:
 
 def report(found: VectorSummary | None = None, **counts: Any) -> Report:
     values: dict[str, Any] = {"objects": DRAWN} | counts
-    system = SystemReport({Measure.INDEX_RECALL: Estimate(0.97, 0.96, 0.98)}, 0, 200, 0.01)
+    system = SystemReport(PRESENT, {Measure.INDEX_RECALL: Estimate(0.97, 0.96, 0.98)}, 0, 200, 0.01)
     return Report(
         datetime(2026, 1, 1, tzinfo=UTC),
         "Pictures",
         "",
         "objects",
+        b"",
         queries=200,
         limit=10,
         objects=values["objects"],
@@ -71,16 +75,27 @@ def named(before: Report, now: Report) -> dict[ChangeKind, str]:
     return {kind: each.message for kind, each in changes(before, now).items() if each.message}
 
 
+def measured(recall: Estimate) -> Report:
+    return replace(report(), systems={"present": SystemReport(PRESENT, {Measure.INDEX_RECALL: recall}, 0, 200, 0.01)})
+
+
 def drawn(random: np.random.Generator, ids: list[UUID] | None = None, **cloud_: Any) -> Report:
     vectors = cloud(random, **cloud_)
     return report(summarized(ids or ids_of(random, len(vectors)), vectors))
 
 
-def test_other_objects_of_the_same_kind_are_no_drift_in_95_of_100_repetitions() -> None:
-    random = np.random.default_rng(5)
+def test_other_objects_and_queries_of_the_same_kind_are_drift_in_less_than_one_of_100_evaluations() -> None:
+    random, queries = np.random.default_rng(5), FEWEST_QUERIES
 
     def sampled() -> Report:
-        recall = estimate(random.binomial(10, 0.97, 200) / 10)
+        places = random.geometric(0.4, queries)
+        found_of_one = np.where(places <= 10, 1 / places, 0)
+        measures = {
+            Measure.INDEX_RECALL: random.binomial(10, 0.97, queries) / 10,
+            Measure.NDCG: np.where(places <= 10, 1 / np.log2(1 + places), 0),
+            Measure.RECIPROCAL_RANK: found_of_one,
+            Measure.RECALL: np.sign(found_of_one),
+        }
         found = drawn(random)
         missing, doubled = int(random.binomial(DRAWN, 0.05)), int(random.binomial(DRAWN, 0.1))
         counts = replace(
@@ -90,12 +105,13 @@ def test_other_objects_of_the_same_kind_are_no_drift_in_95_of_100_repetitions() 
             gap=0.8 + random.normal(0, 0.02),
             gap_error=0.02,
         )
-        system = SystemReport({Measure.INDEX_RECALL: recall}, int(random.binomial(200, 0.01)), 200, 0.01)
-        return replace(found, vectors={"default": counts}, systems={"present": system})
+        estimates = {kind: estimate(values) for kind, values in measures.items()}
+        system = SystemReport(PRESENT, estimates, int(random.binomial(queries, 0.01)), queries, 0.01)
+        return replace(found, queries=queries, vectors={"default": counts}, systems={"present": system})
 
     found = [any(each.real for each in drift_between(sampled(), sampled()).changes) for _ in range(100)]
 
-    assert sum(found) <= 5
+    assert sum(found) <= 1
 
 
 def test_the_same_objects_give_the_same_summary_in_whatever_pages_they_come() -> None:
@@ -247,7 +263,7 @@ def test_a_gap_that_has_changed_by_more_than_its_error_is_named() -> None:
 
 def test_an_index_that_finds_less_or_has_lost_objects_is_named_and_a_slow_one_is_only_shown() -> None:
     before = report()
-    worse = SystemReport({Measure.INDEX_RECALL: Estimate(0.7, 0.66, 0.74)}, 40, 200, 10.0)
+    worse = SystemReport(PRESENT, {Measure.INDEX_RECALL: Estimate(0.7, 0.66, 0.74)}, 40, 200, 10.0)
 
     found = changes(before, replace(before, systems={"present": worse, "new": worse}))
 
@@ -258,10 +274,47 @@ def test_an_index_that_finds_less_or_has_lost_objects_is_named_and_a_slow_one_is
 
 
 def test_the_more_is_tested_the_surer_each_difference_must_be() -> None:
-    few, more = report(missing=10), report(missing=28)
+    few, more = report(missing=10), report(missing=32)
     both = [replace(each, vectors={str(n): each.vectors["default"] for n in range(12)}) for each in (few, more)]
 
     one, twelve = changes(few, more)[ChangeKind.MISSING], changes(*both)[ChangeKind.MISSING]
 
     assert one.chance == twelve.chance
-    assert 0.01 / 80 < (one.chance or 0) < 0.01
+    assert (one.real, twelve.real) == (True, False)
+
+
+@pytest.mark.parametrize(("queries", "tested"), [(29, False), (30, True)])
+def test_measures_of_few_queries_are_shown_and_not_tested(queries: int, tested: bool) -> None:  # noqa: FBT001
+    def of(value: float) -> Report:
+        system = SystemReport(PRESENT, {Measure.NDCG: Estimate(value, value, value)}, 0, queries, 0.01)
+        return replace(report(gap=value, gap_error=0.01), queries=queries, systems={"present": system})
+
+    drift = drift_between(of(1.0), of(0.2))
+
+    assert drift.queries == queries
+    for kind in (ChangeKind.NDCG, ChangeKind.QUERY_GAP):
+        change = next(each for each in drift.changes if each.kind is kind)
+        assert (change.before, change.now) == (1.0, 0.2)
+        assert (change.chance is not None, change.real) == (tested, tested)
+    told = [each.message for each in findings_of_drift(drift) if each.kind is FindingKind.FEW_QUERIES]
+    assert len(told) == 1 - tested
+
+
+def test_two_queries_of_hundreds_are_no_drift_where_all_went_well_before() -> None:
+    well = estimate(np.ones(200))
+    now = np.ones(200)
+    now[:2] = 0
+
+    found = changes(measured(well), measured(estimate(now)))[ChangeKind.INDEX_RECALL]
+
+    assert found.chance is not None
+    assert (found.chance > 0.1, found.real) == (True, False)
+
+
+@pytest.mark.parametrize(("common", "told"), [(19, False), (20, True)])
+def test_few_objects_in_common_do_not_tell_of_another_model(common: int, told: bool) -> None:  # noqa: FBT001
+    random = np.random.default_rng(1)
+    ids = ids_of(random, common)
+    first, second = ([*ids, *ids_of(random, DRAWN - common)] for _ in range(2))
+
+    assert (ChangeKind.SAME_OBJECTS in changes(drawn(random, first), drawn(random, second, model=1))) is told

@@ -6,11 +6,22 @@ from uuid import UUID
 import numpy as np
 import pytest
 
+from embedders.contract import ImageInput, Input, TextImageInput, TextInput
 from service.core.embedder_pool import EmbedderPool
 from service.core.evaluating import queries
-from service.core.evaluating.queries import QueryMaker
+from service.core.evaluating.queries import QueryMaker, query_digest
 from service.core.evaluating.task import Stage, Task
-from service.domain import Collection, NamedVector, ObjectQueries, Scope, Space, StoredObject
+from service.domain import (
+    CaptionQueries,
+    Collection,
+    NamedVector,
+    ObjectQueries,
+    Scope,
+    Space,
+    StoredObject,
+    WrittenQueries,
+    WrittenQuery,
+)
 from service.errors import InvalidRequest
 from tests.fakes.store import FakeStore
 
@@ -53,3 +64,25 @@ async def test_vectors_are_put_together_beside_the_event_loop(monkeypatch: pytes
 
     assert len(threads) == 2
     assert threading.main_thread() not in threads
+
+
+def test_a_digest_tells_all_apart_that_can_be_changed_of_queries() -> None:
+    def one(id_: str = "a", content: Input | None = None, **answers: int) -> WrittenQuery:
+        return WrittenQuery(id_, "", content or TextInput("b"), answers)
+
+    written = [
+        (one(),),
+        (one("ab", TextInput("")),),
+        (one(), one("b")),
+        (one("b"), one()),
+        (one(content=ImageInput(b"b")),),
+        (one(content=TextImageInput("b", b"c")),),
+        (one(c=1),),
+        (one(c=2),),
+        (one(c=1, d=1),),
+    ]
+    sets = [*map(WrittenQueries, written), WrittenQueries((one(),), "year"), CaptionQueries("a", 7), ObjectQueries(7)]
+
+    assert len({query_digest(each) for each in sets}) == len(sets)
+    assert query_digest(WrittenQueries((one(c=1, d=2),))) == query_digest(WrittenQueries((one(d=2, c=1),)))
+    assert query_digest(CaptionQueries("a", 7)) == query_digest(CaptionQueries("a", 8))

@@ -47,4 +47,4 @@ def test_shares_of_millions_are_compared_without_looking_at_each() -> None:
 def test_the_chance_of_two_means_is_that_of_the_normal_distribution() -> None:
     assert_close(mean_change(0.3, 0.1, 0.1), 2 * stats.norm.sf(0.3 / np.hypot(0.1, 0.1)), 1e-9)
     assert mean_change(0.0, 0.0, 0.0) == 1
-    assert mean_change(0.1, 0.0, 0.0) == 0
+    assert mean_change(0.1, 0.0, 0.0) == 1

@@ -16,7 +16,8 @@ from prometheus_client import REGISTRY
 
 from embedders.contract import Priority, Purpose
 from service.core.evaluating import evaluator, queries
-from service.domain import Collection, DataType, Property, StoredObject
+from service.core.evaluating.queries import query_digest
+from service.domain import CaptionQueries, Collection, DataType, Property, StoredObject
 from service.errors import MAX_VIOLATIONS
 from service.process import metrics
 from service.settings import ServerSettings
@@ -29,6 +30,7 @@ from vecgate.v1 import search_service_pb2 as search_pb
 
 TITLES = [f"picture number {number}" for number in range(40)]
 MANY = [{"name": str(each)} for each in range(11)]
+BY_DEFAULT = {"target_vector": "default"}
 HNSW = {"hnsw": {"ef": 64}}
 GONE = "5a7c2f0e-8d1b-4c39-9e64-b1f0a2d37c58"
 """An id that no object has."""
@@ -697,10 +699,92 @@ async def test_a_report_that_cannot_be_compared_is_refused_in_clear_words(
     assert words in failure.message
 
 
-async def test_drift_needs_the_comparison_with_exact_search(wire: Wire) -> None:
+def asked(ids: Sequence[UUID], **changed: Any) -> dict[str, Any]:
+    """Return queries by titles, of which a test changes something of the first."""
+    written = [
+        {"id": str(row), "input": {"text": TITLES[row]}, "answers": [{"name": str(id_)}]} for row, id_ in enumerate(ids)
+    ]
+    return {"queries": [written[0] | changed, *written[1:]]}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"id": "other"}, {"input": {"text": "other"}}, {"answers": [{"name": str(UUID(int=2))}]}, {"answers": []}],
+    ids=str,
+)
+async def test_other_queries_than_before_are_not_compared(wire: Wire, changed: dict[str, Any]) -> None:
+    ids = await crowd(wire)
+    same = asked(ids[:1] if changed == {"answers": []} else ids)
+    earlier = (await evaluate(wire, queries=same)).report
+    again = await evaluate(wire, queries=same, earlier=earlier)
+
+    failure = await refused(
+        wire, queries={"queries": [same["queries"][0] | changed, *same["queries"][1:]]}, earlier=earlier
+    )
+
+    assert not any(each.real for each in again.drift.changes)
+    assert failure.fields == ["earlier.query_digest"]
+    assert "is of other queries; give the same ones with the same answers" in failure.message
+
+
+async def test_captions_of_another_property_are_not_compared_and_another_sample_of_them_is(wire: Wire) -> None:
+    await crowd(wire)
+    earlier = (await evaluate(wire, captions={"property": "title", "sample_size": 40})).report
+    other = (await evaluate(wire, captions={"property": "title", "sample_size": 35}, earlier=earlier)).drift
+    earlier.query_digest = query_digest(CaptionQueries("another", 40))
+
+    failure = await refused(wire, captions={"property": "title"}, earlier=earlier)
+
+    assert other.changes
+    assert failure.fields == ["earlier.query_digest"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        (
+            {**BY_DEFAULT, "alpha": 0.5},
+            {**BY_DEFAULT, "alpha": 0.7},
+            "has system 'a' with alpha 0.5, here 0.7; set it as before, or give it",
+        ),
+        ({**BY_DEFAULT, "ef": 50}, BY_DEFAULT, "with ef 50, here None"),
+        (BY_DEFAULT, {"target_weights": {"default": 0.5, "other": 0.5}}, "with vector 'default', here '', weights {}"),
+        (BY_DEFAULT, {"target_vector": "other"}, "with vector 'default', here 'other'"),
+    ],
+    ids=str,
+)
+async def test_systems_that_are_set_in_another_way_are_not_compared(
+    wire: Wire, before: dict[str, Any], now: dict[str, Any], words: str
+) -> None:
+    await crowd(wire, ["default", "other"])
+    collection = await wire.store.get_collection("Pictures")
+    (vector,) = collection.vectors
+    await wire.store.update_collection(replace(collection, vectors=(vector, replace(vector, name="other"))))
+    rest: dict[str, Any] = {"captions": {"property": "title"}, "allow_ef_change": True}
+    plain = {"name": "plain", **BY_DEFAULT}
+    earlier = (await evaluate(wire, systems=[plain, {"name": "a", **before}], **rest)).report
+
+    failure = await refused(wire, systems=[plain, {"name": "a", **now}], earlier=earlier, **rest)
+
+    assert failure.fields == ["earlier.systems"]
+    assert words in failure.message
+
+
+async def test_few_queries_are_said_to_tell_nothing_of_a_change(wire: Wire) -> None:
     await crowd(wire)
     earlier = await reported(wire)
-    earlier.query_set = "captions"
+
+    found = await evaluate(wire, objects={"sample_size": 29}, earlier=earlier)
+
+    assert kinds(found) == [("FEW_QUERIES", "")]
+    assert "29 queries are too few to tell a change of their measures from chance" in found.findings[0].message
+    recall = next(each for each in found.drift.changes if each.kind == pb.CHANGE_KIND_INDEX_RECALL)
+    assert not recall.HasField("chance")
+
+
+async def test_drift_needs_the_comparison_with_exact_search(wire: Wire) -> None:
+    await crowd(wire)
+    earlier = (await evaluate(wire, captions={"property": "title"})).report
 
     failure = await refused(wire, captions={"property": "title"}, skip_index_recall=True, earlier=earlier)
 
