@@ -16,6 +16,7 @@ import io
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -38,6 +39,9 @@ RUN, UNFINISHED, ENTRIES, IDS, REJECTED = "run.json", "unfinished", "fragments",
 LEDGER_ID = "_ledger"
 """In run.json: a random text, by which an output tells whose it is."""
 ID_BYTES = 16
+
+READ_AT_ONCE = 16
+"""Files of the ledger or the output that are read at the same time."""
 
 IDS_AT_ONCE = 4_000_000
 """Ids that are compared at a time, about 64 MB; of more, they are compared in parts by their first bytes."""
@@ -307,10 +311,11 @@ class Ledger:
         Raises:
             LedgerFailed: they cannot be read.
         """
-        for name in sorted(self.done()):
-            content = self._read(f"{ENTRIES}/{name}.json")
-            if content is not None:
-                yield msgspec.json.decode(content, type=Entry)
+        paths = [f"{ENTRIES}/{name}.json" for name in sorted(self.done())]
+        with ThreadPoolExecutor(READ_AT_ONCE) as threads:
+            for content in threads.map(self._read, paths):
+                if content is not None:
+                    yield msgspec.json.decode(content, type=Entry)
 
     def totals(self, current: set[str]) -> Totals:
         """Return what all entries together say.
@@ -370,15 +375,16 @@ class Ledger:
 
     def _ids(self, names: Sequence[str], part: int, parts: int) -> NDArray[np.bytes_]:
         """Return the ids of entries that belong to a part of all ids."""
-        kept = [np.empty(0, f"S{ID_BYTES}")]
-        for name in names:
+
+        def of(name: str) -> NDArray[np.bytes_]:
             ids = self._ids_of(name)
-            if parts > 1:
-                # Ids are hashes, and so spread evenly.
-                first = ids.view(">u2").reshape(-1, ID_BYTES // 2)[:, 0].astype(np.uint32)
-                ids = ids[first * parts >> 16 == part]
-            kept.append(ids)
-        return np.concatenate(kept)
+            # Ids are hashes, and so spread evenly.
+            first = ids.view(">u2").reshape(-1, ID_BYTES // 2)[:, 0].astype(np.uint32)
+            chosen: NDArray[np.bytes_] = ids[first * parts >> 16 == part]
+            return chosen
+
+        with ThreadPoolExecutor(READ_AT_ONCE) as threads:
+            return np.concatenate([np.empty(0, f"S{ID_BYTES}"), *threads.map(of, names)])
 
     def _ids_of(self, name: str) -> NDArray[np.bytes_]:
         return np.frombuffer(self._read(f"{IDS}/{name}") or b"", f"S{ID_BYTES}")

@@ -10,6 +10,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.exceptions import NotFoundError
 
-from service.bulk.ledger import failing, open_folder
+from service.bulk.ledger import READ_AT_ONCE, failing, open_folder
 from service.bulk.reading import REFUSED
 from service.bulk.rows import Row
 from service.domain import Collection, DataType, NamedVector, Property
@@ -171,10 +172,10 @@ class ParquetOutput:
             InvalidSource: a file cannot be read.
         """
         found: Counter[str] = Counter()
-        with failing(self.location):
-            for name, _, path in _listed(open_folder(self.location)):
-                if name in names:
-                    found[name] += self._rows_of(path)
+        with failing(self.location), ThreadPoolExecutor(READ_AT_ONCE) as threads:
+            files = [(name, path) for name, _, path in _listed(open_folder(self.location)) if name in names]
+            for (name, _), count in zip(files, threads.map(self._rows_of, (path for _, path in files)), strict=True):
+                found[name] += count
         return found
 
     def _rows_of(self, path: str) -> int:

@@ -1,4 +1,5 @@
 import hashlib
+import threading
 from pathlib import Path
 from uuid import UUID
 
@@ -98,6 +99,21 @@ def test_rejected_rows_are_a_table_with_their_places_and_reasons(tmp_path: Path)
         "reason": "IMAGE_UNDECODABLE",
         "message": "no picture",
     }
+
+
+def test_entries_and_ids_are_read_several_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ledger = entered(tmp_path)
+    names = {add(ledger, name, ids_of(name)) for name in ("one", "two")}
+    read, both = Ledger._read, threading.Barrier(2, timeout=300)
+
+    def reading(own: Ledger, path: str) -> bytes | None:
+        # Each waits until the other one has begun.
+        both.wait()
+        return read(own, path)
+
+    monkeypatch.setattr(Ledger, "_read", reading)
+
+    assert ledger.totals(names).distinct == 2
 
 
 def test_a_forgotten_fragment_is_not_done_and_has_no_rejected_rows(tmp_path: Path):

@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -100,6 +101,21 @@ def test_a_batch_of_which_other_rows_are_rejected_the_next_time_replaces_its_fil
 
     (file,) = tmp_path.iterdir()
     assert pq.read_table(file)["count"].to_pylist() == [5, 6]
+
+
+def test_files_are_counted_several_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    output, names = output_at(tmp_path), ("a" * 32, "b" * 32)
+    output.write([row(name, 0) for name in names])
+    rows_of, both = ParquetOutput._rows_of, threading.Barrier(2, timeout=300)
+
+    def counting(own: ParquetOutput, path: str) -> int:
+        # Each waits until the other one has begun.
+        both.wait()
+        return rows_of(own, path)
+
+    monkeypatch.setattr(ParquetOutput, "_rows_of", counting)
+
+    assert output.count(names) == dict.fromkeys(names, 1)
 
 
 def test_only_files_of_fragments_without_an_entry_or_with_one_of_another_command_are_removed(tmp_path: Path):
