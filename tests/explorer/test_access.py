@@ -100,7 +100,7 @@ async def test_a_key_that_is_forgotten_takes_what_it_showed_along(
     await page.goto(SEARCH)
     await with_key(page, guarded.keys["reader"])
     await expect(results(page).first).to_be_visible()
-    assert await page.evaluate("document.activeElement.localName") == "main"
+    await expect(page.get_by_role("main")).to_be_focused()
 
     await page.get_by_role("button", name="Forget key").click()
 

@@ -11,6 +11,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.e2e.serving import Serving
 from tests.explorer.samples import QUERIES
+from tests.explorer.scenes import settled
 
 ROCKET = QUERIES / "twemoji" / "rocket.png"
 FILTER = (
@@ -25,16 +26,10 @@ def hits(page: Page) -> Locator:
     return page.locator(".hit")
 
 
-async def settled(page: Page) -> None:
-    """Wait until the answer to the latest search is shown."""
-    await expect(page.locator(".waiting")).to_have_count(0)
-    await expect(hits(page).first).to_be_visible()
-
-
 async def look_for(page: Page, words: str) -> None:
     await page.get_by_role("searchbox", name="Search by words").fill(words)
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("status").filter(has_text="hits by")).to_be_visible()
+    await page.wait_for_url("**words=*")
     await settled(page)
 
 

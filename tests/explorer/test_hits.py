@@ -4,7 +4,7 @@ from playwright.async_api import Page, Route, expect
 
 from service.cli.demo import COLLECTION
 from tests.e2e.serving import Serving
-from tests.explorer.scenes import SEARCH, results, search_by_words, settled, titles
+from tests.explorer.scenes import SEARCH, all_pictures_shown, results, search_by_words, settled, titles
 from tests.explorer.watching import Watch
 from vecgate.client import Object
 from vecgate.v1.collection_service_pb2 import Collection
@@ -18,7 +18,7 @@ WITHIN_VIEW = (
 async def test_a_hundred_hits_come_behind_each_other_with_their_pictures_as_they_come_into_view(page: Page) -> None:
     await page.goto(f"{SEARCH}&words=food")
     await expect(results(page)).to_have_count(PAGE)
-    await page.wait_for_load_state("networkidle")  # What comes late moves the button.
+    await all_pictures_shown(page)  # What comes late moves the button.
     first = await titles(page).all_text_contents()
     assert await results(page).locator("img").count() < PAGE
 
@@ -36,14 +36,14 @@ async def test_a_hundred_hits_come_behind_each_other_with_their_pictures_as_they
 async def test_back_from_a_hit_keeps_the_place_and_the_hits_that_were_loaded(page: Page) -> None:
     await page.goto(f"{SEARCH}&words=food")
     await expect(results(page)).to_have_count(PAGE)
-    await page.wait_for_load_state("networkidle")  # What comes late moves the button.
+    await all_pictures_shown(page)  # What comes late moves the button.
     await page.get_by_role("button", name="Show more").click()
     await expect(results(page)).to_have_count(2 * PAGE)
     hit = results(page).nth(PAGE + 20)
     name = await hit.locator(".title").inner_text()
     await hit.get_by_role("link", name="Show").click()
     await expect(page.get_by_role("heading", level=1)).to_contain_text(name)
-    assert await page.evaluate("scrollY") == 0
+    await page.wait_for_function("scrollY === 0")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
 
