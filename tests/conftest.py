@@ -18,6 +18,7 @@ from service.store.embedded.binary import WeaviateBinaryMissing, find_binary, in
 
 # Before anything imports torch: threads that spin while they wait for others are many times as slow beside a browser.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 # Repeatable, and no clock decides: the machine may be busy.
 settings.register_profile("vecgate", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,6 +1,7 @@
 """What is around the page: a proxy with its own path, a server that is gone and comes back, or that has no page."""
 
 import asyncio
+import re
 from pathlib import Path
 
 from playwright.async_api import expect
@@ -23,7 +24,7 @@ async def test_everything_works_under_a_path_of_a_proxy(gallery: Serving, new_pa
         await results(page).first.get_by_role("link", name="Show").click()
 
         await expect(page.get_by_role("heading", name="Properties")).to_be_visible()
-        assert page.url.startswith(f"{url}/#/object")
+        await expect(page).to_have_url(re.compile(f"^{re.escape(url)}/#/object"))
         await page.context.close()
 
 
@@ -45,7 +46,8 @@ async def test_an_embedder_of_another_space_and_a_server_that_is_gone_are_told_a
     (port,) = free_ports(1)
     settings = without_model(weaviate, VECGATE_WEB__PORT=str(port))
     with serving(tmp_path, **settings) as first:
-        page = await new_page(await asyncio.to_thread(lambda: first.url))
+        await asyncio.to_thread(first.wait_for, "serving")
+        page = await new_page(first.url)
         await page.goto("#/search?collection=Pictures&words=a+dog")
         note = page.get_by_role("alert")
         await expect(note).to_contain_text("EMBEDDING_SPACE_MISMATCH")

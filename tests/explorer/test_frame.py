@@ -6,7 +6,7 @@ from tests.e2e.serving import Serving
 from tests.explorer.conftest import NewPage
 from tests.explorer.gestures import PHONE, drop
 from tests.explorer.samples import PICTURES
-from tests.explorer.scenes import settled
+from tests.explorer.scenes import at_rest, settled
 
 
 async def test_an_address_of_no_page_shows_the_search(page: Page) -> None:
@@ -26,8 +26,9 @@ async def test_a_file_that_is_dropped_where_nothing_takes_it_leaves_the_page_as_
 
         await drop(page.get_by_role("main"), PICTURES / "dog.png")
 
+        await at_rest(page)
         await expect(heading).to_be_visible()
-        assert page.url == address
+        await expect(page).to_have_url(address)
 
 
 async def test_the_navigation_shows_where_one_is_on_a_phone(gallery: Serving, new_page: NewPage) -> None:

@@ -15,6 +15,7 @@ from tests.explorer.conftest import Guarded, NewPage
 from tests.explorer.gestures import drop
 from tests.explorer.hostile import FILES as HOSTILE_FILES
 from tests.explorer.samples import PICTURES
+from tests.explorer.scenes import at_rest
 from tests.explorer.scripts import Scripts, grave_violations
 from tests.explorer.watching import Watch
 from tests.fakes.proxy import Fault, Proxy
@@ -270,14 +271,15 @@ async def test_the_server_may_go_and_come_back_meanwhile(
         page = await new_page(f"http://{proxy.address}")
         await choose(page, album.folder)
         await make_collection(page, collection)
-        await page.wait_for_load_state("networkidle")
+        await at_rest(page)
 
         proxy.fault = Fault("reset", requests=True)
         await start(page)
         await expect(page.get_by_text("The server does not answer")).to_be_visible()
         await expect(page.get_by_text("The import waits")).to_be_visible()
         proxy.fault = None
-        await page.get_by_role("button", name="Try now").click()
+        # It tries by itself, too, and has perhaps just done so.
+        await page.get_by_role("button", name="Try now").evaluate_all("(all) => all.forEach((each) => each.click())")
         await done(page)
 
     with gallery.client() as client:
@@ -294,6 +296,10 @@ async def test_a_quota_makes_the_import_wait_and_no_picture_fails(
     await page.keyboard.press("Enter")
     await page.get_by_label("Choose a folder").set_input_files(album.folder)
     await make_collection(page, collection)
+
+    # The quota is used up for some seconds, however slowly pictures come after that.
+    with guarded.server.client(api_key=guarded.keys["importer"]) as client:
+        client.embed([f"text {number} of many" for number in range(48)])
 
     async with page.expect_response(lambda answer: answer.status == 429):
         await start(page)
