@@ -585,7 +585,7 @@ class EvaluatedSystem(_message.Message):
     @_builtins.property
     def target_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Optional. Instead of target_vector: 2 or 3 named vectors that are searched together, with their finite weights. It needs known
-        answers (INVALID_INPUT). At most 60 in all systems together.
+        answers (INVALID_INPUT). At most 120 in a request, those of an earlier report included.
         """
 
     def __init__(

@@ -116,7 +116,10 @@ def check_earlier(
         violations.require(wishes.index_recall, "earlier", message)
         now = {each.name: each.space.id if each.space else "" for each in targets}
         both = [name for name in now if name in earlier.vectors]
-        message = f"has counts of none of the vectors {', '.join(now)}; evaluate the same ones, with the index recall"
+        message = (
+            f"has counts of none of the vectors {', '.join(now)}; let a system of both evaluations search one of them "
+            "alone, with the index recall"
+        )
         violations.require(both, "earlier.vectors", message)
         for name in both:
             space = earlier.vectors[name].space

@@ -99,7 +99,7 @@ def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "ProjectObjectsRequest.properties": Bound(20),
         "ProjectObjectsRequest.inputs": Bound(20, "BATCH_TOO_LARGE"),
         "EvaluateCollectionRequest.systems": Bound(20),
-        "EvaluatedSystem.target_weights": Bound(60),
+        "EvaluatedSystem.target_weights": Bound(120),
         "EvaluationReport.systems": Bound(20),
         "EvaluationReport.vectors": Bound(20),
         "SystemResult.measures": Bound(80),

@@ -770,6 +770,22 @@ async def test_systems_that_are_set_in_another_way_are_not_compared(
     assert words in failure.message
 
 
+async def test_the_most_weighted_systems_are_compared_with_their_own_report(wire: Wire) -> None:
+    names = ("default", "other", "third")
+    await crowd(wire, names)
+    collection = await wire.store.get_collection("Pictures")
+    (vector,) = collection.vectors
+    await wire.store.update_collection(replace(collection, vectors=tuple(replace(vector, name=name) for name in names)))
+    joined = [{"name": str(each), "target_weights": dict.fromkeys(names, 1.0 + each)} for each in range(19)]
+    systems = [{"name": "alone", **BY_DEFAULT}, *joined]
+    rest: dict[str, Any] = {"captions": {"property": "title", "sample_size": 5}}
+    earlier = (await evaluate(wire, systems=systems, **rest)).report
+
+    again = await evaluate(wire, systems=systems, earlier=earlier, **rest)
+
+    assert {each.subject for each in again.drift.changes} >= {str(each) for each in range(19)}
+
+
 async def test_few_queries_are_said_to_tell_nothing_of_a_change(wire: Wire) -> None:
     await crowd(wire)
     earlier = await reported(wire)
