@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from embedders.contract import Vector
 from service.core.evaluating.drift import Report, SystemReport
 from service.core.evaluating.statistics import Estimate
 from service.core.evaluating.summary import DIRECTIONS, VectorSummary
@@ -17,6 +18,8 @@ from service.rpc.evaluation.request import parse_system
 from vecgate.v1 import evaluation_service_pb2 as pb
 
 KINDS = {value: kind for kind, value in MEASURES.items()}
+ROUNDING = 1e-3
+"""By which float32 may exceed what is possible."""
 
 
 def parse_earlier(request: pb.EvaluateCollectionRequest) -> Report | None:
@@ -33,6 +36,9 @@ def parse_earlier(request: pb.EvaluateCollectionRequest) -> Report | None:
             words = f"is {message.format}, and this version compares evaluations of format {FORMAT}; evaluate again"
             violations.add("earlier.format", words)
             return None
+        for name in ("object_count", "query_count"):
+            words = "must be at least 0; give the evaluation as it came"
+            violations.require(getattr(message, name) >= 0, f"earlier.{name}", words)
         vectors = {
             each.name: _counts(each, f"earlier.vectors[{index}]", violations)
             for index, each in enumerate(message.vectors)
@@ -95,11 +101,23 @@ def _summary(message: pb.VectorSummary, path: str, violations: Violations) -> Ve
         centre, of_sample, projections = (
             _values(each) for each in (message.centre, message.lengths, message.projections)
         )
-        if all(np.isfinite(each).all() for each in (centre, of_sample, projections)):
+        if _may_be(centre, of_sample, projections):
             digests = np.frombuffer(message.digests, "<u8").astype(np.uint64)
             return VectorSummary(centre, digests, of_sample, projections.reshape(count, DIRECTIONS))
     violations.add(path, "is damaged; give the evaluation as it came")
     return None
+
+
+def _may_be(centre: Vector, lengths: Vector, projections: Vector) -> bool:
+    """Return whether vectors of unit length can have this centre and these projections."""
+    farthest = math.sqrt(len(centre) / DIRECTIONS)
+    return bool(
+        np.isfinite(lengths).all()
+        and (lengths > 0).all()
+        # False for what is no number, too.
+        and np.linalg.norm(centre.astype(np.float64)) <= 1 + ROUNDING
+        and np.abs(projections).max() <= farthest * (1 + ROUNDING)
+    )
 
 
 def _values(content: bytes) -> NDArray[np.float32]:
@@ -112,9 +130,11 @@ def _system(message: pb.SystemResult, path: str, violations: Violations) -> Syst
         for each in message.measures
         if each.measure in KINDS
     }
-    values = [value for each in measures.values() for value in (each.mean, each.low, each.high)]
-    fits = all(math.isfinite(each) for each in values) and 0 <= message.lost_objects <= message.searches
-    violations.require(fits, path, "has measures that are no numbers, or counts that cannot be; give it as it came")
+    # All comparisons with what is no number are false.
+    fits = all(0 <= value <= 1 + ROUNDING for each in measures.values() for value in (each.mean, each.low, each.high))
+    fits = fits and all(each.low <= each.high for each in measures.values())
+    fits = fits and 0 <= message.lost_objects <= message.searches
+    violations.require(fits, path, "has measures outside 0 to 1, or counts that cannot be; give it as it came")
     seconds = message.median_time.seconds + message.median_time.nanos / 1e9
     system = replace(parse_system(message.system, f"{path}.system", violations), path="")
     return SystemReport(system, measures, message.lost_objects, message.searches, seconds)

@@ -129,6 +129,18 @@ def test_the_same_objects_give_the_same_summary_in_whatever_pages_they_come() ->
     assert np.allclose(first.centre, vectors.mean(axis=0), atol=1e-6)
 
 
+def test_reports_that_were_saved_before_still_fit() -> None:
+    # If this fails, saved reports tell nothing any more: raise FORMAT in service/rpc/evaluation/messages.py.
+    found = summarized([UUID(int=1), UUID(int=2)], np.eye(2, 4, dtype=np.float32))
+
+    assert found.digests.tolist() == [2257864845367464997, 9421528303774410942]
+    assert ["".join("+" if each > 0 else "-" for each in row) for row in found.projections] == [
+        "+--++++-+-+---+-+++------++++++-",
+        "-++--+++----+--+--++-+++--+--+-+",
+    ]
+    assert np.allclose(np.abs(found.projections), 32**-0.5, atol=1e-6)
+
+
 def test_projections_keep_the_distances_between_vectors() -> None:
     random = np.random.default_rng(3)
     vectors = cloud(random, 200)

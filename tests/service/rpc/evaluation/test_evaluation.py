@@ -664,6 +664,12 @@ async def test_what_is_good_to_know_is_no_fault(wire: Wire) -> None:
     assert [(each.kind, each.fault) for each in found.findings] == [(pb.FINDING_KIND_CAPTION_IN_VECTOR, False)]
 
 
+def measure_of(mean: float, low: float, high: float) -> pb.MeasuredEstimate:
+    return pb.MeasuredEstimate(
+        measure=pb.EVALUATION_MEASURE_INDEX_RECALL, estimate=pb.Estimate(mean=mean, low=low, high=high)
+    )
+
+
 @pytest.mark.parametrize(
     ("changed", "paths", "words"),
     [
@@ -673,9 +679,17 @@ async def test_what_is_good_to_know_is_no_fault(wire: Wire) -> None:
         ({"query_set": "captions", "limit": 5}, ["earlier.query_set", "earlier.limit"], "only evaluations of the same"),
         ({"vectors": []}, ["earlier.vectors"], "has counts of none of the vectors default"),
         ({"space": "other"}, ["earlier.vectors"], "in space 'other', and its space is 'fake' now"),
-        ({"centre": bytes(16)}, ["earlier.vectors"], "has 4 values in vector 'default', and it has 8 now"),
+        ({"centre": bytes(64)}, ["earlier.vectors"], "has 16 values in vector 'default', and it has 8 now"),
         ({"projections": b"1234"}, ["earlier.vectors[0].summary"], "is damaged"),
         ({"centre": np.full(8, np.nan, "<f4").tobytes()}, ["earlier.vectors[0].summary"], "is damaged"),
+        ({"centre": np.full(8, 0.4, "<f4").tobytes()}, ["earlier.vectors[0].summary"], "is damaged"),
+        ({"projections": np.full(40 * 32, 3e38, "<f4").tobytes()}, ["earlier.vectors[0].summary"], "is damaged"),
+        ({"projections": np.full(40 * 32, 0.6, "<f4").tobytes()}, ["earlier.vectors[0].summary"], "is damaged"),
+        ({"lengths": np.full(40, -1, "<f4").tobytes()}, ["earlier.vectors[0].summary"], "is damaged"),
+        ({"measures": [measure_of(0.5, 0.4, 1.2)]}, ["earlier.systems[0]"], "has measures outside 0 to 1"),
+        ({"measures": [measure_of(math.nan, 0.4, 0.6)]}, ["earlier.systems[0]"], "has measures outside 0 to 1"),
+        ({"measures": [measure_of(0.5, 0.6, 0.4)]}, ["earlier.systems[0]"], "has measures outside 0 to 1"),
+        ({"object_count": -1}, ["earlier.object_count"], "must be at least 0"),
         ({"missing": 41}, ["earlier.vectors[0]"], "counts more of its objects than there are"),
         ({"query_gap": float("nan")}, ["earlier.vectors[0].query_gap"], "is no distance"),
         ({"lost_objects": 41}, ["earlier.systems[0]"], "counts that cannot be"),
