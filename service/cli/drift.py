@@ -12,7 +12,7 @@ from vecgate.v1 import evaluation_service_pb2 as pb
 NAMES = {
     pb.CHANGE_KIND_OBJECT_COUNT: "objects",
     pb.CHANGE_KIND_MISSING: "without the vector",
-    pb.CHANGE_KIND_ZERO: "zero vectors",
+    pb.CHANGE_KIND_ZERO: "vectors without direction",
     pb.CHANGE_KIND_OTHER_LENGTH: "other number of values",
     pb.CHANGE_KIND_DOUBLED: "doubled",
     pb.CHANGE_KIND_OFF_LENGTH: "not of unit length",

@@ -69,7 +69,7 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     CHANGE_KIND_MISSING: _ChangeKind.ValueType  # 2
     """The share of the objects that lack the vector."""
     CHANGE_KIND_ZERO: _ChangeKind.ValueType  # 3
-    """The share in which it has only zeros."""
+    """The share in which it has only zeros, or what is not a number."""
     CHANGE_KIND_OTHER_LENGTH: _ChangeKind.ValueType  # 4
     """The share in which it has another number of values."""
     CHANGE_KIND_DOUBLED: _ChangeKind.ValueType  # 5
@@ -113,7 +113,7 @@ CHANGE_KIND_OBJECT_COUNT: ChangeKind.ValueType  # 1
 CHANGE_KIND_MISSING: ChangeKind.ValueType  # 2
 """The share of the objects that lack the vector."""
 CHANGE_KIND_ZERO: ChangeKind.ValueType  # 3
-"""The share in which it has only zeros."""
+"""The share in which it has only zeros, or what is not a number."""
 CHANGE_KIND_OTHER_LENGTH: ChangeKind.ValueType  # 4
 """The share in which it has another number of values."""
 CHANGE_KIND_DOUBLED: ChangeKind.ValueType  # 5
@@ -201,7 +201,7 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     FINDING_KIND_VECTORS_MISSING: _FindingKind.ValueType  # 6
     """Objects lack the vector."""
     FINDING_KIND_VECTORS_ZERO: _FindingKind.ValueType  # 7
-    """Vectors have only zeros."""
+    """Vectors have only zeros, or what is not a number."""
     FINDING_KIND_VECTORS_DOUBLED: _FindingKind.ValueType  # 8
     """Several objects have the same vector."""
     FINDING_KIND_WRONG_LENGTH: _FindingKind.ValueType  # 9
@@ -243,7 +243,7 @@ FINDING_KIND_CAPTION_IN_VECTOR: FindingKind.ValueType  # 5
 FINDING_KIND_VECTORS_MISSING: FindingKind.ValueType  # 6
 """Objects lack the vector."""
 FINDING_KIND_VECTORS_ZERO: FindingKind.ValueType  # 7
-"""Vectors have only zeros."""
+"""Vectors have only zeros, or what is not a number."""
 FINDING_KIND_VECTORS_DOUBLED: FindingKind.ValueType  # 8
 """Several objects have the same vector."""
 FINDING_KIND_WRONG_LENGTH: FindingKind.ValueType  # 9
@@ -1198,7 +1198,7 @@ class VectorCounts(_message.Message):
     missing: _builtins.int
     """Those without it."""
     zero: _builtins.int
-    """Those in which all its values are zero."""
+    """Those in which it has no direction: all its values are zero or too small for a length, or one is not a number."""
     other_length: _builtins.int
     """Those in which it has another number of values than the queries."""
     doubled: _builtins.int

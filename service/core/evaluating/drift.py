@@ -63,7 +63,10 @@ class ChangeKind(Enum):
 
 COUNTED = {
     ChangeKind.MISSING: ("lack the vector", "fill it in by `vecgate objects backfill`"),
-    ChangeKind.ZERO: ("have only zeros in it", "import them again, or update them with their own vectors"),
+    ChangeKind.ZERO: (
+        "have zeros, or what is not a number, in it",
+        "import them again, or update them with their own vectors",
+    ),
     ChangeKind.OTHER_LENGTH: ("have another number of values in it", "find out which import brings another model's"),
     ChangeKind.DOUBLED: ("share it with another object", "look at the last imports: the same content, or one picture"),
     ChangeKind.OFF_LENGTH: ("have no unit length in it", "find out which import brings its own vectors"),

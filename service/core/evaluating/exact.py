@@ -4,6 +4,7 @@ Weaviate searches an HNSW index exactly only where a filter lets few objects thr
 compared with all queries here. In memory are the queries, their nearest objects so far, and one page.
 """
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from uuid import UUID
 
@@ -152,8 +153,13 @@ def _bytes_of(object_: StoredObject) -> int:
     return vectors + sum(map(bytes_of, object_.properties.values()))
 
 
+def has_direction(vector: Vector) -> bool:
+    """Return whether a vector has a length in float32. Other clients may have stored zeros, or what is not a number."""
+    return 0 < float(np.linalg.norm(vector)) < math.inf
+
+
 def rows_of(page: Sequence[StoredObject], vector: str, dimension: int) -> tuple[list[UUID], Vector]:
-    """Return the ids and the vectors of those objects that have a named vector other than zeros.
+    """Return the ids and the vectors of those objects that have a named vector with a direction.
 
     Returns:
         The ids; float32, shape (ids, dimension).
@@ -161,7 +167,7 @@ def rows_of(page: Sequence[StoredObject], vector: str, dimension: int) -> tuple[
     having: Mapping[UUID, Vector] = {
         each.id: each.vectors[vector]
         for each in page
-        if vector in each.vectors and each.vectors[vector].shape == (dimension,) and each.vectors[vector].any()
+        if vector in each.vectors and each.vectors[vector].shape == (dimension,) and has_direction(each.vectors[vector])
     }
     rows = np.stack(list(having.values())) if having else np.zeros((0, dimension), np.float32)
     return list(having), rows

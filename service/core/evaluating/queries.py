@@ -24,6 +24,7 @@ from embedders.contract import (
 from embedders.errors import InputRejected
 from embedders.texts import cut_text, is_blank
 from service.core.embedder_pool import EmbedderPool
+from service.core.evaluating.exact import has_direction
 from service.core.evaluating.task import Stage, Task
 from service.core.projecting.sample import SampleOf, read_sample
 from service.domain import (
@@ -144,7 +145,7 @@ class QueryMaker:
         fields = ReturnFields(vectors=names)
         async for page in self._sample(wanted.size, fields):
             for each in page:
-                if all(name in each.vectors and each.vectors[name].any() for name in names):
+                if all(name in each.vectors and has_direction(each.vectors[name]) for name in names):
                     queries.append(Query(str(each.id), object=each.id))
                     values += sum(each.vectors[name].size for name in names)
                     _check_size(values)

@@ -323,7 +323,7 @@ def findings_of_counts(vector: NamedVector, counts: VectorCounts) -> list[Findin
         ),
         FindingKind.VECTORS_ZERO: (
             counts.zero,
-            "have only zeros in it, which has no direction; import them again, or update them with their own vectors",
+            "have zeros, or what is not a number, in it; import them again, or update them with their own vectors",
         ),
         FindingKind.WRONG_LENGTH: (
             counts.other_length,

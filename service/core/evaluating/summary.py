@@ -56,13 +56,9 @@ class Summarizer:
 
         Args:
             ids: theirs.
-            vectors: float32, shape (objects, dimension); none of them is zero.
+            vectors: float32, shape (objects, dimension); all of them have a direction.
         """
         lengths = np.linalg.norm(vectors, axis=1)
-        if not (usable := np.isfinite(lengths) & (lengths > 0)).all():
-            # What others wrote into the store may be infinite, no number, or so small that its square is 0.
-            ids = [id_ for id_, fits in zip(ids, usable, strict=True) if fits]
-            vectors, lengths = vectors[usable], lengths[usable]
         scaled = vectors / lengths[:, None]
         total = scaled.sum(axis=0, dtype=np.float64)
         self._total = total if self._total is None else self._total + total

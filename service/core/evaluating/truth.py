@@ -10,7 +10,7 @@ from uuid import UUID
 import numpy as np
 
 from embedders.contract import Vector
-from service.core.evaluating.exact import Nearest, every_object, rows_of
+from service.core.evaluating.exact import Nearest, every_object, has_direction, rows_of
 from service.core.evaluating.queries import QuerySet
 from service.core.evaluating.searching import Run
 from service.core.evaluating.statistics import Values
@@ -37,7 +37,7 @@ class VectorCounts:
     Attributes:
         objects: objects that were read.
         missing: those that lack it.
-        zero: those in which all its values are zero, which has no direction.
+        zero: those in which it has no direction: only zeros, too small for a length, or not a number.
         other_length: those in which it has another number of values than the queries' vectors.
         doubled: those whose vector another object has, too.
         off_length: those whose vector has not unit length.
@@ -69,7 +69,7 @@ class VectorCounts:
         Args:
             page: the objects.
             name: the named vector.
-            ids: those that have vectors as long as the queries' and other than zeros.
+            ids: those that have vectors as long as the queries', with a direction.
             rows: float32, shape (ids, dimension): these vectors.
         """
         dimension = rows.shape[1]
@@ -80,7 +80,7 @@ class VectorCounts:
                 self.missing += 1
             elif len(vector) != dimension:
                 self.other_length += 1
-            elif not vector.any():
+            elif not has_direction(vector):
                 self.zero += 1
             else:
                 self._hashes.append(hash(vector.tobytes()))
@@ -166,7 +166,7 @@ class IndexTruth:
             self.counts[name].add(page, name, ids, rows)
 
     def has_any(self, name: str) -> bool:
-        """Return whether anything can be found in a named vector: whether objects have it, and not only zeros in it."""
+        """Return whether anything can be found in a named vector: whether objects have it, with a direction."""
         return bool(np.isfinite(self._nearest[name].distances).any())
 
     async def recall(self, run: Run) -> Values:

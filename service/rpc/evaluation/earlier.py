@@ -114,7 +114,7 @@ def _may_be(centre: Vector, lengths: Vector, projections: Vector) -> bool:
     return bool(
         np.isfinite(lengths).all()
         and (lengths > 0).all()
-        # False for what is no number, too.
+        # False for what is not a number, too.
         and np.linalg.norm(centre.astype(np.float64)) <= 1 + ROUNDING
         and np.abs(projections).max() <= farthest * (1 + ROUNDING)
     )
@@ -130,7 +130,7 @@ def _system(message: pb.SystemResult, path: str, violations: Violations) -> Syst
         for each in message.measures
         if each.measure in KINDS
     }
-    # All comparisons with what is no number are false.
+    # All comparisons with what is not a number are false.
     fits = all(0 <= value <= 1 + ROUNDING for each in measures.values() for value in (each.mean, each.low, each.high))
     fits = fits and all(each.low <= each.high for each in measures.values())
     fits = fits and 0 <= message.lost_objects <= message.searches

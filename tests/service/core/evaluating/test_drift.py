@@ -152,17 +152,6 @@ def test_projections_keep_the_distances_between_vectors() -> None:
     assert abs(estimated / pairs[np.triu_indices(200, 1)].mean() - 1) < 0.15
 
 
-def test_vectors_that_are_infinite_no_numbers_or_too_small_for_a_length_are_left_out() -> None:
-    vectors = np.eye(5, dtype=np.float32)
-    vectors[4] *= 1e-24
-    vectors[1, 0], vectors[2, 0] = np.nan, np.inf
-
-    found = summarized([UUID(int=number) for number in range(5)], vectors)
-
-    assert len(found.digests) == 2
-    assert np.isfinite(found.centre).all()
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_data_that_has_shifted_is_named(seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -354,13 +354,20 @@ async def test_counts_tell_of_missing_and_doubled_vectors(wire: Wire) -> None:
     within[ids[1]].vectors = dict(within[ids[2]].vectors)
     within[ids[3]].vectors = {"default": np.zeros(8, np.float32)}
 
-    wire.store.lost = {(ids[3], "default")}
+    within[ids[4]].vectors = {"default": np.full(8, np.nan, np.float32)}
+    within[ids[5]].vectors = {"default": np.full(8, 1e-24, np.float32)}
+    within[ids[6]].vectors = {"default": np.full(8, np.inf, np.float32)}
+
+    wire.store.lost = {(id_, "default") for id_ in ids[3:7]}
 
     found = await evaluate(wire, objects={})
+    again = await evaluate(wire, objects={}, earlier=found.report)
 
     (counts,) = found.vectors
-    assert (counts.objects, counts.missing, counts.zero, counts.doubled) == (40, 1, 1, 2)
+    assert (counts.objects, counts.missing, counts.zero, counts.doubled, counts.off_length) == (40, 1, 4, 2, 0)
     assert kinds(found) == [("VECTORS_MISSING", ""), ("VECTORS_ZERO", ""), ("VECTORS_DOUBLED", "")]
+    assert np.isfinite(np.frombuffer(found.report.vectors[0].summary.centre, "<f4")).all()
+    assert not any(each.real for each in again.drift.changes)
 
 
 async def test_hubs_vectors_of_other_lengths_and_queries_that_lie_apart_are_named(wire: Wire) -> None:

@@ -30,7 +30,7 @@ const NUMBER = (value: number) => value.toFixed(3);
 const KINDS: Record<string, [name: string, format: (value: number) => string]> = {
   OBJECT_COUNT: ["objects", count],
   MISSING: ["without the vector", SHARE],
-  ZERO: ["only zeros", SHARE],
+  ZERO: ["no direction", SHARE],
   OTHER_LENGTH: ["another length", SHARE],
   DOUBLED: ["doubled", SHARE],
   OFF_LENGTH: ["no unit length", SHARE],

@@ -202,7 +202,7 @@ function Vectors({ evaluation: { vectors = [] } }: { evaluation: EvaluationJson 
     <Part title="Vectors">
       <Table
         caption="What reading all vectors showed"
-        head={["Vector", "Objects", "Missing", "Only zeros", "Another length", "Doubled", "No unit length", "Hubs", "Gap to the queries"]}
+        head={["Vector", "Objects", "Missing", "No direction", "Another length", "Doubled", "No unit length", "Hubs", "Gap to the queries"]}
         rows={vectors.map((each) => [
           <Text clamp={80}>{each.name ?? ""}</Text>,
           ...[each.objects, each.missing, each.zero, each.otherLength, each.doubled, each.offLength, each.hubs].map(count),
