@@ -53,12 +53,16 @@ LONGEST_PAUSE_S = 10.0
 
 
 def main() -> None:
-    """Load the model that the owner asks for, and run it until the owner is gone; arguments: the socket's number."""
+    """Load the model that the owner asks for, and run it until the owner is gone.
+
+    Arguments: the socket's number, and the folder for sockets.
+    """
     # A Ctrl-C in the terminal is for the server, which then closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
-    config, folder, number = _first_message(connection)
+    folder = Path(sys.argv[2])
     owner = _Owner(connection, folder)
+    config, number = _first_message(owner)
     try:
         model = _load(config)
     except ModelUnusable as error:
@@ -75,13 +79,13 @@ def main() -> None:
         _Server(model, facts, listeners[number], owner).run()
 
 
-def _first_message(connection: socket.socket) -> tuple[ClipConfig, Path, int]:
+def _first_message(owner: "_Owner") -> tuple[ClipConfig, int]:
     messages = Messages()
     while True:
-        if not (piece := connection.recv(READ_BYTES)):
-            os._exit(0)
+        if not (piece := owner.connection.recv(READ_BYTES)):
+            owner.end()
         if complete := messages.add(piece):
-            first: tuple[ClipConfig, Path, int] = complete[0]
+            first: tuple[ClipConfig, int] = complete[0]
             return first
 
 

@@ -122,6 +122,7 @@ class _Loader:
                 "-c",
                 "from embedders.clip.model_process import main; main()",
                 str(theirs.fileno()),
+                str(self._folder),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -138,7 +139,7 @@ class _Loader:
         finally:
             theirs.close()
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        self._writer.write(packed((self._config, self._folder, self._number)))
+        self._writer.write(packed((self._config, self._number)))
         return reader
 
     async def _loaded(self, reader: asyncio.StreamReader) -> Facts:

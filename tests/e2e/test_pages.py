@@ -84,6 +84,7 @@ def site(running: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         authority.cert_pem.write_to_path(str(tmp_path / name))
     (tmp_path / "archive.token").write_text("a token", encoding="utf-8")
     (tmp_path / "map.toml").touch()
+    (tmp_path / "bulk-rayjob.yaml").touch()
     picture = (ROOT / "tests/data/pictures/pizza.png").read_bytes()
     products = {"sku": ["a-1"], "title": ["a pizza"], "photo": [picture]}
     pq.write_table(pa.table(products), tmp_path / "products.parquet")

@@ -135,6 +135,7 @@ def string_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "Image.content": Bound(max(IMAGE_BYTES, limits.max_image_bytes), "IMAGE_TOO_LARGE"),
         "Image.uri": Bound(URI_BYTES, "IMAGE_URI_NOT_ALLOWED"),
         "Vector.data": Bound(4 * MAX_DIMENSION, "INVALID_VECTOR"),
+        "EvaluationReport.query_digest": Bound(16),
         "VectorSummary.centre": Bound(4 * MAX_DIMENSION),
         "VectorSummary.digests": Bound(8 * MAX_SUMMARY_OBJECTS),
         "VectorSummary.lengths": Bound(4 * MAX_SUMMARY_OBJECTS),

@@ -1,5 +1,6 @@
 """The files of the explorer. Anyone gets them: they hold no data, and every call of the page needs what others need."""
 
+import gzip
 import hashlib
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -40,10 +41,12 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file with the headers of its answer."""
+    """A file as it is and packed by gzip, each with the headers of its answer."""
 
     content: bytes
     headers: dict[str, str]
+    packed: bytes
+    packed_headers: dict[str, str]
 
 
 class Explorer:
@@ -61,8 +64,12 @@ class Explorer:
         """Return a file, or 304 to a caller that has it."""
         file = self._files[exchange.path]
         known = exchange.headers.get("if-none-match", "")
-        if file.headers["etag"] in (each.strip().removeprefix("W/") for each in known.split(",")):
+        tag = file.headers["etag"].removeprefix("W/")
+        if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=file.headers)
+        accepted = {each.strip() for each in exchange.headers.get("accept-encoding", "").split(",")}
+        if "gzip" in accepted:
+            return web.Response(body=file.packed, headers=file.packed_headers)
         return web.Response(body=file.content, headers=file.headers)
 
 
@@ -73,8 +80,12 @@ def _read_files() -> list[tuple[str, _File]]:
         content = entry.read_bytes()
         headers = {
             "content-type": CONTENT_TYPES[f".{entry.name.rpartition('.')[2]}"],
-            "etag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+            # Weak, because it is the same for both forms of the file.
+            "etag": f'W/"{hashlib.sha256(content).hexdigest()[:32]}"',
+            "vary": "accept-encoding",
+            **HEADERS,
         }
         path = "/" if entry.name == INDEX else FOLDER + entry.name
-        files.append((path, _File(content, HEADERS | headers)))
+        packed = gzip.compress(content, mtime=0)
+        files.append((path, _File(content, headers, packed, headers | {"content-encoding": "gzip"})))
     return files

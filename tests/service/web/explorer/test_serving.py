@@ -88,17 +88,32 @@ async def test_the_prefix_without_its_slash_leads_to_the_page() -> None:
 async def test_a_browser_that_has_a_file_gets_no_second_copy(http: httpx.AsyncClient) -> None:
     first = await http.get("/explorer/explorer.js")
     tag = first.headers["etag"]
-    known = [
-        await http.get("/explorer/explorer.js", headers={"if-none-match": each}) for each in (tag, f'"a", W/{tag}')
-    ]
+    given = (tag, f'"a", {tag.removeprefix("W/")}')
+    known = [await http.get("/explorer/explorer.js", headers={"if-none-match": each}) for each in given]
     other = await http.get("/explorer/explorer.js", headers={"if-none-match": '"a"'})
 
     assert [(each.status_code, each.content, each.headers["etag"]) for each in known] == [(304, b"", tag)] * 2
     assert (other.status_code, other.content) == (200, first.content)
 
 
+async def test_a_browser_that_unpacks_gets_a_third_of_the_bytes_and_others_the_file_itself(
+    http: httpx.AsyncClient,
+) -> None:
+    path, content = "/explorer/explorer.js", (STATIC / "explorer.js").read_bytes()
+
+    packed = await http.get(path, headers={"accept-encoding": "br, gzip"})
+    plain = [await http.get(path, headers={"accept-encoding": each}) for each in ("identity", "gzip;q=0", "")]
+
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < len(content) / 2.5
+    assert [each.content for each in (packed, *plain)] == [content] * 4
+    assert all("content-encoding" not in each.headers for each in plain)
+    assert {each.headers["vary"] for each in (packed, *plain)} == {"accept-encoding"}
+
+
 async def test_head_tells_the_size_and_other_methods_are_refused(http: httpx.AsyncClient) -> None:
-    head, post = await http.head("/"), await http.post("/")
+    head = await http.head("/", headers={"accept-encoding": "identity"})
+    post = await http.post("/")
 
     assert (head.status_code, head.content) == (200, b"")
     assert int(head.headers["content-length"]) == (STATIC / "index.html").stat().st_size
