@@ -316,8 +316,7 @@ class _Course:
         rows = []
         for system in systems:
             run = await self._search(Run(system, target, range(len(queries.queries))), queries)
-            answers = [each.answers for each in queries.queries]
-            rows.append((await asyncio.to_thread(measure, answers, run.names, self._wishes.limit))[Measure.NDCG])
+            rows.append((await self._measure(run, queries))[Measure.NDCG])
         return np.stack(rows)
 
     def _searched_vectors(self, targets: Sequence[NamedVector]) -> list[NamedVector]:

@@ -75,15 +75,12 @@ class Summarizer:
         projected = scaled[new] @ _directions(vectors.shape[1])
         self._projections = np.concatenate([self._projections, projected]).astype(np.float32)[kept]
 
-    @property
-    def centre(self) -> Vector | None:
-        """The mean of all vectors, float32, shape (dimension,); None if there were none."""
-        return None if self._total is None or not self._count else (self._total / self._count).astype(np.float32)
-
     def summary(self) -> VectorSummary | None:
         """Return the summary; None if there were no vectors."""
-        centre = self.centre
-        return None if centre is None else VectorSummary(centre, self._digests, self._lengths, self._projections)
+        if self._total is None or not self._count:
+            return None
+        centre = (self._total / self._count).astype(np.float32)
+        return VectorSummary(centre, self._digests, self._lengths, self._projections)
 
 
 def _digest(id_: UUID) -> int:

@@ -10,7 +10,7 @@ from uuid import UUID
 import numpy as np
 
 from embedders.contract import Vector
-from service.core.evaluating.exact import Nearest, every_object, has_direction, rows_of
+from service.core.evaluating.exact import Nearest, every_object, rows_of
 from service.core.evaluating.queries import QuerySet
 from service.core.evaluating.searching import Run
 from service.core.evaluating.statistics import Values
@@ -72,7 +72,7 @@ class VectorCounts:
             ids: those that have vectors as long as the queries', with a direction.
             rows: float32, shape (ids, dimension): these vectors.
         """
-        dimension = rows.shape[1]
+        dimension, having = rows.shape[1], set(ids)
         for each in page:
             vector = each.vectors.get(name)
             self.objects += 1
@@ -80,7 +80,7 @@ class VectorCounts:
                 self.missing += 1
             elif len(vector) != dimension:
                 self.other_length += 1
-            elif not has_direction(vector):
+            elif each.id not in having:
                 self.zero += 1
             else:
                 self._hashes.append(hash(vector.tobytes()))

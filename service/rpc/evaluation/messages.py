@@ -13,7 +13,7 @@ from service.core.evaluating.results import Evaluation, QueryResult, SystemResul
 from service.core.evaluating.statistics import Estimate
 from service.core.evaluating.summary import VectorSummary
 from service.core.evaluating.truth import VectorCounts
-from service.domain import System, TargetJoin
+from service.domain import System
 from vecgate.v1 import evaluation_service_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -26,10 +26,6 @@ MEASURES: "dict[Measure, pb.EvaluationMeasure.ValueType]" = {
 FORMAT = 1
 """Of what later evaluations compare with. An earlier one of another format is refused."""
 
-JOINS: "dict[TargetJoin | None, search_pb.TargetJoin.ValueType]" = {
-    TargetJoin.MANUAL_WEIGHTS: search_pb.TARGET_JOIN_MANUAL_WEIGHTS,
-    TargetJoin.RELATIVE_SCORE: search_pb.TARGET_JOIN_RELATIVE_SCORE,
-}
 MAX_TEXT_CHARS = 200
 """Of the words of a query in the result."""
 
@@ -179,7 +175,7 @@ def _system(system: System, vector: str) -> pb.EvaluatedSystem:
         rerank_property=system.rerank_property,
         rerank_image_property=system.rerank_image_property,
         target_weights=system.weights,
-        target_join=JOINS.get(system.join, search_pb.TARGET_JOIN_UNSPECIFIED),
+        target_join=search_pb.TargetJoin.Value(f"TARGET_JOIN_{system.join.name if system.join else 'UNSPECIFIED'}"),
     )
 
 
