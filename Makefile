@@ -25,7 +25,7 @@ PEERS = tests/bench/peers
 COMPILE_PEER = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup helm chromium run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release explorer explorer-check lock weaviate bench gpu-check gpu-archive model clean clean-data
+.PHONY: help setup helm chromium run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs docs-check protos-check protos-release explorer explorer-check lock weaviate bench gpu-check gpu-archive model clean clean-data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,7 +68,7 @@ image-test: setup ## build an image and run it strictly confined, TARGET=gateway
 cluster-test: setup helm ## install the chart on a real API server of Kubernetes; needs Go, and 10 minutes or more the first time
 	$(BIN)/pytest tests/cluster --override-ini "python_files=check_*.py" --timeout 900 $(PYTEST_ARGS)
 
-check: setup lint type imports protos-check explorer-check ## everything that is checked without running the code
+check: setup lint type imports protos-check explorer-check docs-check ## everything that is checked without running the code
 
 fmt: setup ## format the code
 	$(BIN)/ruff check --select I --fix --quiet $(SOURCES)
@@ -116,6 +116,10 @@ docs: setup ## write settings, metrics and values into the pages and the chart's
 	$(BIN)/python -m service.settings.table
 	$(BIN)/python -m service.process.metrics_table
 	$(BIN)/python -m helm.tools.generate
+
+docs-check: setup ## whether what make docs writes is fresh
+	$(BIN)/python -m helm.tools.generate --check
+	$(BIN)/pytest --quiet -k fresh tests/architecture/test_docs.py
 
 lock: setup ## resolve the dependencies anew
 	$(COMPILE) --upgrade --extra dev --output-file requirements-dev.txt pyproject.toml

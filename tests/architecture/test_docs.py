@@ -26,11 +26,11 @@ PATH = re.compile(r"`((?:[\w.*-]+/)+[\w.*-]*)`")
 FOLDERS = ("protos/", "service/", "embedders/", "tests/", "helm/")
 
 
-def test_the_page_of_settings_is_as_the_settings_are() -> None:
+def test_the_page_of_settings_is_fresh() -> None:
     assert SETTINGS_PAGE.read_text(encoding="utf-8") == make_page(), "run `make docs`"
 
 
-def test_the_table_of_metrics_is_as_the_metrics_are() -> None:
+def test_the_table_of_metrics_is_fresh() -> None:
     text = METRICS_PAGE.read_text(encoding="utf-8")
 
     assert text == with_metrics(text), "run `make docs`"
