@@ -172,6 +172,11 @@ class TargetJoin(Enum):
     MANUAL_WEIGHTS = 4
     RELATIVE_SCORE = 5
 
+    @property
+    def weighted(self) -> bool:
+        """Whether it takes a weight for each vector."""
+        return self in (TargetJoin.MANUAL_WEIGHTS, TargetJoin.RELATIVE_SCORE)
+
 
 @dataclass(frozen=True, slots=True)
 class TargetVectors:

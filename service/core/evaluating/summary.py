@@ -51,14 +51,14 @@ class Summarizer:
     _lengths: Vector = field(default_factory=lambda: np.zeros(0, np.float32))
     _projections: Vector = field(default_factory=lambda: np.zeros((0, DIRECTIONS), np.float32))
 
-    def add(self, ids: Sequence[UUID], vectors: Vector) -> None:
+    def add(self, ids: Sequence[UUID], vectors: Vector, lengths: Vector) -> None:
         """Look at more objects.
 
         Args:
             ids: theirs.
             vectors: float32, shape (objects, dimension); all of them have a direction.
+            lengths: theirs, float32, shape (objects,).
         """
-        lengths = np.linalg.norm(vectors, axis=1)
         scaled = vectors / lengths[:, None]
         total = scaled.sum(axis=0, dtype=np.float64)
         self._total = total if self._total is None else self._total + total

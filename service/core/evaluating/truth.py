@@ -86,7 +86,7 @@ class VectorCounts:
                 self._hashes.append(hash(vector.tobytes()))
         lengths = np.linalg.norm(rows, axis=1)
         self.off_length += int((np.abs(lengths - 1) > MAX_LENGTH_ERROR).sum())
-        self._summarizer.add(ids, rows)
+        self._summarizer.add(ids, rows, lengths)
 
     def end(self, nearest: Nearest, queries: Vector | None) -> None:
         """Count what only all of them show, after the last page.

@@ -168,7 +168,7 @@ def _weights(
     message: pb.EvaluatedSystem, path: str, violations: Violations
 ) -> tuple[dict[str, float], TargetJoin | None]:
     """Return the weights of named vectors that are searched together, by their names in order, and how to join them."""
-    given, join = message.target_weights, message.target_join or TargetJoin.MANUAL_WEIGHTS.value
+    given = message.target_weights
     if not given:
         rule = "goes with target_weights; leave it out"
         violations.require(not message.target_join, f"{path}.target_join", rule)
@@ -178,12 +178,13 @@ def _weights(
     violations.require(fits, where, f"has {len(given)} vectors; give {MIN_JOINED} or {MAX_JOINED}")
     violations.require(all(map(math.isfinite, given.values())), where, "has a weight that is not finite")
     violations.require(not message.target_vector, where, "goes without target_vector; give one of the two")
-    known = join in (TargetJoin.MANUAL_WEIGHTS.value, TargetJoin.RELATIVE_SCORE.value)
-    rule = "is no join by weights; give TARGET_JOIN_MANUAL_WEIGHTS or TARGET_JOIN_RELATIVE_SCORE"
-    violations.require(known, f"{path}.target_join", rule)
+    joins = {each.value: each for each in TargetJoin if each.weighted}
+    join = joins.get(message.target_join or TargetJoin.MANUAL_WEIGHTS.value)
+    rule = f"is no join by weights; give {' or '.join(f'TARGET_JOIN_{each.name}' for each in joins.values())}"
+    violations.require(join is not None, f"{path}.target_join", rule)
     # As they were written, not as the nearest float32.
     weights = {name: round(weight, 6) for name, weight in sorted(given.items())}
-    return weights, TargetJoin(join) if known else None
+    return weights, join
 
 
 def _words(message: pb.EvaluatedSystem) -> str:

@@ -40,7 +40,6 @@ MAX_RERANKED_HITS = 512
 BLANK_QUERY = "is blank; give the text that the reranker compares with"
 NEAR = frozenset({"near_text", "near_image", "near_vector", "near_object", "near_inputs"})
 ONE_OF_QUERIES = "one of near_text, near_image, near_vector, near_object, near_inputs, hybrid and bm25"
-WEIGHTED = (pb.TARGET_JOIN_MANUAL_WEIGHTS, pb.TARGET_JOIN_RELATIVE_SCORE)
 NEED_ALL = {pb.KEYWORD_OPERATOR_UNSPECIFIED: None, pb.KEYWORD_OPERATOR_OR: False, pb.KEYWORD_OPERATOR_AND: True}
 
 
@@ -167,14 +166,15 @@ class _Walk:
         known = join in pb.TargetJoin.values()
         require(known, "target_join", f"{join} is not a TargetJoin of this version")
         require(not join or len(names) > 1, "target_join", "goes with several target vectors only; leave it out")
-        if join in WEIGHTED:
+        chosen = TargetJoin(join) if join and known else None
+        if chosen is not None and chosen.weighted:
             counted = len(weights) == len(names)
             require(counted, "target_weights", f"has {len(weights)} weights; give one for each target vector")
         else:
             require(not weights, "target_weights", "goes with joins by weights only; leave it out")
         for index, weight in enumerate(weights):
             require(math.isfinite(weight), f"target_weights[{index}]", f"is {weight:g}; give a finite number")
-        return TargetChoice(tuple(names), TargetJoin(join) if join and known else None, tuple(weights))
+        return TargetChoice(tuple(names), chosen, tuple(weights))
 
     def query(self) -> Query:
         request = self.request

@@ -43,7 +43,8 @@ def ids_of(random: np.random.Generator, count: int) -> list[UUID]:
 def summarized(ids: list[UUID], vectors: Vector) -> VectorSummary:
     summarizer = Summarizer()
     for start in range(0, len(ids), 100):
-        summarizer.add(ids[start : start + 100], vectors[start : start + 100])
+        page = vectors[start : start + 100]
+        summarizer.add(ids[start : start + 100], page, np.linalg.norm(page, axis=1))
     found = summarizer.summary()
     assert found is not None
     return found
@@ -118,7 +119,7 @@ def test_the_same_objects_give_the_same_summary_in_whatever_pages_they_come() ->
     random = np.random.default_rng(2)
     ids, vectors = ids_of(random, 1200), cloud(random, 1200)
     whole = Summarizer()
-    whole.add(ids, vectors)
+    whole.add(ids, vectors, np.linalg.norm(vectors, axis=1))
 
     first, second = whole.summary(), summarized(ids, vectors)
 
