@@ -41,6 +41,12 @@ SHARES = {
     pb.CHANGE_KIND_SAME_OBJECTS,
     pb.CHANGE_KIND_NOT_FOUND,
 }
+MEASURED = {
+    pb.CHANGE_KIND_INDEX_RECALL,
+    pb.CHANGE_KIND_NDCG,
+    pb.CHANGE_KIND_RECIPROCAL_RANK,
+    pb.CHANGE_KIND_RECALL,
+}
 TITLES = ("of", "what", "before", "now", "")
 """Of the table of differences."""
 
@@ -78,7 +84,20 @@ def drift_rows(drift: pb.Drift) -> Iterator[tuple[str, ...]]:
     """Yield the differences, for a table with TITLES."""
     for each in drift.changes:
         before = _value(each.kind, each.before) if each.HasField("before") else ""
-        yield (each.subject, NAMES.get(each.kind, ""), before, _value(each.kind, each.now), _verdict(each))
+        name = NAMES.get(each.kind, "") + (", same queries" if each.same_queries else "")
+        yield (each.subject, name, before, _value(each.kind, each.now), _verdict(each))
+
+
+def how_compared(drift: pb.Drift) -> str:
+    """Return how measures were compared, in words; nothing if there are none, or too few queries."""
+    if same := max((each.same_queries for each in drift.changes), default=0):
+        return f"{same} queries are the same in both, and were compared one by one."
+    if any(each.kind in MEASURED and each.HasField("chance") for each in drift.changes):
+        return (
+            "Measures were compared as two samples, which shows large changes only: fewer than 30 queries are the same "
+            "in both, or the earlier evaluation kept no values of them."
+        )
+    return ""
 
 
 def _value(kind: pb.ChangeKind.ValueType, value: float) -> str:
@@ -93,5 +112,5 @@ def _verdict(change: pb.Change) -> str:
     if change.real:
         return "more than chance" if change.message else "better than before"
     if change.HasField("chance"):
-        return "may be chance"
+        return "may be chance, or slight" if change.same_queries else "may be chance"
     return ""

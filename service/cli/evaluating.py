@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from service.cli.connection import EVALUATION_TIMEOUT_S, AddressOption, TenantOption, connected
-from service.cli.drift import TITLES, drift_rows, read_report, when
+from service.cli.drift import TITLES, drift_rows, how_compared, read_report, when
 from service.cli.evaluation_page import MEASURES, evaluation_page, weights_in_words
 from service.cli.output import (
     EXIT_FAILED,
@@ -388,7 +388,7 @@ def show_evaluation(found: pb.Evaluation) -> None:
         say(line)
     if found.HasField("drift"):
         say()
-        say(f"Compared with the evaluation of {when(found.drift.since)}:")
+        say(f"Compared with the evaluation of {when(found.drift.since)}: {how_compared(found.drift)}".rstrip(": "))
         print_table(TITLES, drift_rows(found.drift), whole=TITLES)
     for each in found.findings:
         say()

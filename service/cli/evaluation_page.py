@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from service.cli.drift import TITLES, drift_rows, when
+from service.cli.drift import TITLES, drift_rows, how_compared, when
 from service.cli.html_page import PAGE_END, data_url, escaped, page_start
 from service.cli.thumbnails import TOTAL_BYTES, picture_property
 from vecgate.client import Client, VecgateError
@@ -224,6 +224,7 @@ def _suggestions(found: pb.Evaluation) -> Iterable[str]:
 def _drift(found: pb.Evaluation) -> Iterable[str]:
     if found.HasField("drift"):
         yield f"<h2>Compared with the evaluation of {when(found.drift.since)}</h2>"
+        yield f"<p>{how_compared(found.drift)}</p>"
         yield _table(TITLES, drift_rows(found.drift))
 
 

@@ -22,7 +22,7 @@ from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
 COUNT, DIMENSION, LIMIT = 2500, 48, 10
-LEAST_EF = 12
+LEAST_EF, LESS_EF = 12, 150
 COARSE = {"hnsw": {"ef": LEAST_EF, "ef_construction": 16, "max_connections": 6}}
 """An index that finds far less than all."""
 
@@ -103,6 +103,11 @@ def index_recall(system: pb.SystemResult) -> pb.Estimate:
     return next(each.estimate for each in system.measures if each.measure == pb.EVALUATION_MEASURE_INDEX_RECALL)
 
 
+def same_queries(drift: pb.Drift) -> pb.Change:
+    """Return how the index recall of the queries has changed that both evaluations have."""
+    return next(each for each in drift.changes if each.kind == pb.CHANGE_KIND_INDEX_RECALL and each.same_queries)
+
+
 @pytest.mark.e2e
 async def test_the_reported_recall_of_an_index_is_the_true_one_and_the_suggested_ef_reaches_what_is_wanted(
     evaluated: Evaluated,
@@ -150,10 +155,21 @@ async def test_the_ef_that_own_queries_choose_reaches_the_wanted_recall_with_oth
 
 
 @pytest.mark.e2e
-async def test_an_index_that_finds_enough_is_not_warned_of(evaluated: Evaluated) -> None:
+async def test_an_index_that_finds_enough_is_not_warned_of_until_it_finds_a_little_less(evaluated: Evaluated) -> None:
     await evaluated.set_ef(COUNT)
 
-    found = await evaluated.evaluate(objects={"sample_size": 100})
+    found = await evaluated.evaluate(objects={"sample_size": 200})
+    for number in (0, COUNT // 2, COUNT - 1):
+        gone = object_pb.DeleteObjectRequest(collection=evaluated.name, id=str(UUID(int=number + 1)))
+        await evaluated.objects.DeleteObject(gone)
+    again = await evaluated.evaluate(objects={"sample_size": 200}, earlier=found.report)
+    await evaluated.set_ef(LESS_EF)
+    less = await evaluated.evaluate(objects={"sample_size": 200}, earlier=found.report)
 
     assert index_recall(found.systems[0]).mean > 0.97
     assert pb.FINDING_KIND_LOW_INDEX_RECALL not in [each.kind for each in found.findings]
+    unchanged, lost = (same_queries(each.drift) for each in (again, less))
+    assert unchanged.same_queries == lost.same_queries >= 180
+    assert not unchanged.real
+    assert lost.real
+    assert lost.before - lost.now > 0.01

@@ -342,8 +342,8 @@ class EvaluateCollectionRequest(_message.Message):
 
     @_builtins.property
     def earlier(self) -> Global___EvaluationReport:
-        """Optional. The report of an earlier evaluation, as it came, with which to compare this one. It must be of the same collection, tenant,
-        queries, limit, spaces and format, its systems must be set as those of the same names are here, and it must have read all vectors, as
+        """Optional. The report of an earlier evaluation, as it came, with which to compare this one. What both measured of the same queries is
+        compared query by query. It must be of the same collection, tenant, kind of queries, limit, spaces and format, its systems must be set as those of the same names are here, and it must have read all vectors, as
         this one must (INVALID_INPUT). Default: no comparison.
         """
 
@@ -809,6 +809,7 @@ class EvaluationReport(_message.Message):
     SYSTEMS_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
     QUERY_DIGEST_FIELD_NUMBER: _builtins.int
+    QUERY_DIGESTS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Its format: 1. One of another format cannot be compared (INVALID_INPUT)."""
     collection: _builtins.str
@@ -824,8 +825,10 @@ class EvaluationReport(_message.Message):
     object_count: _builtins.int
     """The number of objects of the collection or tenant."""
     query_digest: _builtins.bytes
-    """A digest of the property of captions, or of the caller's own queries with their answers; empty for stored objects, which are another
-    sample every time.
+    """A digest of the property of captions, or of the caller's own queries with their answers; empty for stored objects."""
+    query_digests: _builtins.bytes
+    """Digests of the id and the words of each query, all different (INVALID_INPUT): little-endian uint64, 8,000 bytes at most. By these a
+    later evaluation finds the same queries, whatever their order. Reports of earlier versions have none.
     """
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -853,10 +856,11 @@ class EvaluationReport(_message.Message):
         systems: _abc.Iterable[Global___SystemResult] | None = ...,
         vectors: _abc.Iterable[Global___VectorCounts] | None = ...,
         query_digest: _builtins.bytes = ...,
+        query_digests: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "end_time", b"end_time", "format", b"format", "limit", b"limit", "object_count", b"object_count", "query_count", b"query_count", "query_digest", b"query_digest", "query_set", b"query_set", "systems", b"systems", "tenant", b"tenant", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "end_time", b"end_time", "format", b"format", "limit", b"limit", "object_count", b"object_count", "query_count", b"query_count", "query_digest", b"query_digest", "query_digests", b"query_digests", "query_set", b"query_set", "systems", b"systems", "tenant", b"tenant", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -905,6 +909,7 @@ class Change(_message.Message):
     CHANCE_FIELD_NUMBER: _builtins.int
     REAL_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SAME_QUERIES_FIELD_NUMBER: _builtins.int
     kind: Global___ChangeKind.ValueType
     """What differs."""
     subject: _builtins.str
@@ -918,9 +923,16 @@ class Change(_message.Message):
     are measures of fewer than 30 queries.
     """
     real: _builtins.bool
-    """Whether it is more than chance: `chance` is under 0.01, divided by the number of differences that have one."""
+    """Whether it is more than chance: `chance` is under 0.01, divided by the number of differences that have one. A measure of the same
+    queries must have changed by 0.01 as well.
+    """
     message: _builtins.str
     """What it means and what to do, if it is real and for the worse. `findings` has these, too."""
+    same_queries: _builtins.int
+    """For a measure that was compared query by query: how many queries both evaluations have, at least 30; `before` and `now` are means of
+    these, and the chance is by random exchanges of the two evaluations. 0 for all others: measures of queries that only one of the
+    evaluations has are compared as two samples, by the means of all.
+    """
     def __init__(
         self,
         *,
@@ -931,10 +943,11 @@ class Change(_message.Message):
         chance: _builtins.float | None = ...,
         real: _builtins.bool = ...,
         message: _builtins.str = ...,
+        same_queries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "_chance", b"_chance", "before", b"before", "chance", b"chance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "_chance", b"_chance", "before", b"before", "chance", b"chance", "kind", b"kind", "message", b"message", "now", b"now", "real", b"real", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "_chance", b"_chance", "before", b"before", "chance", b"chance", "kind", b"kind", "message", b"message", "now", b"now", "real", b"real", "same_queries", b"same_queries", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
     _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
@@ -985,8 +998,13 @@ class MeasuredEstimate(_message.Message):
 
     MEASURE_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     measure: Global___EvaluationMeasure.ValueType
     """The measure."""
+    values: _builtins.bytes
+    """The value of each query, in the order of query_digests: little-endian float32, 4,000 bytes at most. Only in reports. Values that are
+    not from 0 to 1, or do not have this mean, are refused (INVALID_INPUT).
+    """
     @_builtins.property
     def estimate(self) -> Global___Estimate:
         """Its mean."""
@@ -996,10 +1014,11 @@ class MeasuredEstimate(_message.Message):
         *,
         measure: Global___EvaluationMeasure.ValueType = ...,
         estimate: Global___Estimate | None = ...,
+        values: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "measure", b"measure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "measure", b"measure", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,7 +1,7 @@
 """How an evaluation differs from an earlier one of the same collection, and which differences are more than chance."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from embedders.contract import Vector
 from service.core.evaluating.measures import Measure
-from service.core.evaluating.statistics import SIGNIFICANCE, Estimate
+from service.core.evaluating.statistics import SIGNIFICANCE, Estimate, Values, compare
 from service.core.evaluating.summary import VectorSummary
 from service.core.evaluating.truth import VectorCounts
-from service.core.evaluating.two_samples import distribution_change, mean_change, share_change
+from service.core.evaluating.two_samples import Sample, distribution_change, mean_change, share_change
 from service.domain import NamedVector, System
 
 SHRUNK = 0.1
@@ -24,6 +24,10 @@ REPLACED, FEWEST_SAME = 0.5, 20
 
 FEWEST_QUERIES = 30
 """Of fewer queries, the mean of a measure is not distributed as the test needs it, and nothing is told from chance."""
+
+SLIGHT = 0.01
+"""By how much the mean of a measure over the same queries must have changed: of many queries the least change is more
+than chance, and every object that is added may stand before an answer."""
 
 SAME_SQUARED = 0.02
 """Unit vectors whose squared distance is less, a cosine of over 0.99, count as the same."""
@@ -83,7 +87,7 @@ OF_QUERIES = {ChangeKind.QUERY_GAP, *(kind for kind, _ in MEASURED.values())}
 """What is tested by means over queries."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SystemReport:
     """Of one way to search.
 
@@ -93,6 +97,8 @@ class SystemReport:
         lost: how many objects were not found by their own vectors.
         searches: of how many searches.
         median_s: the median time of a search, in seconds.
+        values: of each measure the value of each query, float32, shape (queries,), in the order of the report's
+            query_digests. Reports of earlier versions have none.
     """
 
     system: System
@@ -100,9 +106,10 @@ class SystemReport:
     lost: int
     searches: int
     median_s: float
+    values: Mapping[Measure, NDArray[np.float32]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Report:
     """What of an evaluation is compared with that of a later one.
 
@@ -117,6 +124,8 @@ class Report:
         objects: objects that there were.
         systems: the ways to search, by name.
         vectors: what reading all vectors showed, by named vector.
+        query_digests: of each query, uint64, shape (queries,); see queries.query_digests. Reports of earlier versions
+            have none.
     """
 
     time: datetime
@@ -129,6 +138,7 @@ class Report:
     objects: int
     systems: Mapping[str, SystemReport]
     vectors: Mapping[str, VectorCounts]
+    query_digests: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,8 @@ class Change:
         chance: how often chance alone makes a difference as large; None where there is no chance in it.
         real: whether it is more than chance.
         message: what it means and what to do; empty if there is nothing to do.
+        same_queries: of how many queries, which both evaluations have, the values were compared one by one; 0 for
+            what is compared in another way.
     """
 
     kind: ChangeKind
@@ -152,6 +164,7 @@ class Change:
     chance: float | None
     real: bool
     message: str
+    same_queries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +184,7 @@ class Drift:
 
 @dataclass(slots=True)
 class _Found:
-    """A difference before it is known how many are tested together."""
+    """A difference before it is known how many are tested together; `pair` has the values of the same queries."""
 
     kind: ChangeKind
     subject: str
@@ -180,31 +193,43 @@ class _Found:
     message: str = ""
     chance: float | None = None
     real: bool = False
+    pair: tuple[Values, Values] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _SameQueries:
+    """The places in two reports of the queries that both have, and whether they have no others."""
+
+    before: NDArray[np.intp]
+    now: NDArray[np.intp]
+    all: bool
 
 
 def drift_between(earlier: Report, today: Report) -> Drift:
     """Return how two evaluations of a collection differ.
 
-    Shares are compared by Fisher's exact test, means by their standard errors, and vectors by the test of Kolmogorov
-    and Smirnov on each of their projections, as Rabanser, Günnemann and Lipton found best among simple ways ("Failing
-    Loudly: An Empirical Study of Methods for Detecting Dataset Shift", NeurIPS 2019). A difference is more than chance
-    if chance makes one as large in less than one of 100 evaluations, divided by the number of differences that are
-    tested (Bonferroni's correction).
+    Measures of queries that are the same in both are compared query by query, as those of two systems of an evaluation
+    are; where there are others, measures are compared as two samples, by their means and standard errors. Shares are
+    compared by Fisher's exact test, and vectors by the test of Kolmogorov and Smirnov on each of their projections, as
+    Rabanser, Günnemann and Lipton found best among simple ways ("Failing Loudly: An Empirical Study of Methods for
+    Detecting Dataset Shift", NeurIPS 2019). A difference is more than chance if chance makes one as large in less than
+    one of 100 evaluations, divided by the number of differences that are tested (Bonferroni's correction).
     """
     queries = min(earlier.queries, today.queries)
     found = [_object_count(earlier, today)]
     for name, counts in today.vectors.items():
         if name in earlier.vectors:
-            same_queries = earlier.queries == today.queries
-            found += _of_vector(name, earlier.vectors[name], counts, same_queries=same_queries)
+            as_many = earlier.queries == today.queries
+            found += _of_vector(name, earlier.vectors[name], counts, as_many_queries=as_many)
+    same = _same_queries(earlier, today)
     for name, system in today.systems.items():
         if name in earlier.systems:
-            found += _of_system(name, earlier.systems[name], system)
+            found += _of_system(name, earlier.systems[name], system, same)
     if queries < FEWEST_QUERIES:
         for each in found:
             if each.kind in OF_QUERIES:
                 each.chance = None
-    tested = sum(each.chance is not None for each in found)
+    tested = sum(each.chance is not None or each.pair is not None for each in found)
     return Drift(earlier.time, [_judged(each, tested) for each in found], queries)
 
 
@@ -214,9 +239,14 @@ def named_system(system: System, target: NamedVector) -> System:
 
 
 def _judged(found: _Found, tested: int) -> Change:
-    real = found.real if found.chance is None else found.chance < SIGNIFICANCE / tested
-    message = found.message if real else ""
-    return Change(found.kind, found.subject, found.before, found.now, found.chance, real, message)
+    chance, real, same = found.chance, found.real, 0
+    if found.pair is not None:
+        difference = compare(*found.pair, comparisons=tested)
+        chance, same = difference.chance, len(found.pair[0])
+        real = difference.real and abs(difference.mean.mean) >= SLIGHT
+    elif chance is not None:
+        real = chance < SIGNIFICANCE / tested
+    return Change(found.kind, found.subject, found.before, found.now, chance, real, found.message if real else "", same)
 
 
 def _object_count(earlier: Report, today: Report) -> _Found:
@@ -228,10 +258,10 @@ def _object_count(earlier: Report, today: Report) -> _Found:
     return _Found(ChangeKind.OBJECT_COUNT, "", earlier.objects, today.objects, message, real=shrunk)
 
 
-def _of_vector(name: str, earlier: VectorCounts, today: VectorCounts, *, same_queries: bool) -> Iterator[_Found]:
+def _of_vector(name: str, earlier: VectorCounts, today: VectorCounts, *, as_many_queries: bool) -> Iterator[_Found]:
     for kind, (what, fix) in COUNTED.items():
         # Of how many queries an object is among the nearest depends on how many there are.
-        if kind is not ChangeKind.HUBS or same_queries:
+        if kind is not ChangeKind.HUBS or as_many_queries:
             yield _of_count(name, kind, earlier, today, f"{what}; {fix}")
     if earlier.gap is not None and today.gap is not None:
         message = (
@@ -361,7 +391,12 @@ def _second(points: Vector, centres: Vector) -> NDArray[np.bool_]:
     return near
 
 
-def _of_system(name: str, earlier: SystemReport, today: SystemReport) -> Iterator[_Found]:
+def _same_queries(earlier: Report, today: Report) -> _SameQueries:
+    _, before, now = np.intersect1d(earlier.query_digests, today.query_digests, return_indices=True)
+    return _SameQueries(before, now, len(before) == earlier.queries == today.queries)
+
+
+def _of_system(name: str, earlier: SystemReport, today: SystemReport, same: _SameQueries) -> Iterator[_Found]:
     chance = share_change(earlier.lost, earlier.searches, today.lost, today.searches)
     old, new = earlier.lost / max(1, earlier.searches), today.lost / max(1, today.searches)
     message = (
@@ -369,13 +404,34 @@ def _of_system(name: str, earlier: SystemReport, today: SystemReport) -> Iterato
         "`vecgate objects backfill --verify` enters lost ones again"
     )
     yield _Found(ChangeKind.NOT_FOUND, name, old, new, message if new > old else "", chance)
-    for measure, (kind, fix) in MEASURED.items():
-        if measure in earlier.measures and measure in today.measures:
-            before, now = earlier.measures[measure], today.measures[measure]
-            chance = mean_change(now.mean - before.mean, _error(before, earlier.searches), _error(now, today.searches))
-            message = f"{name}: its {measure.value} is {now.mean:.3f}, and was {before.mean:.3f}; {fix}"
-            yield _Found(kind, name, before.mean, now.mean, message if now.mean < before.mean else "", chance)
+    for measure in MEASURED:
+        paired = len(same.now) >= FEWEST_QUERIES and measure in earlier.values and measure in today.values
+        if paired:
+            yield _of_same_queries(name, measure, earlier.values[measure][same.before], today.values[measure][same.now])
+        if measure in earlier.measures and measure in today.measures and not (paired and same.all):
+            yield _of_means(name, measure, earlier, today)
     yield _Found(ChangeKind.MEDIAN_TIME, name, earlier.median_s, today.median_s)
+
+
+def _of_same_queries(name: str, measure: Measure, earlier: Sample, today: Sample) -> _Found:
+    """Return how a measure has changed: its values of the same queries, in the same order."""
+    kind, fix = MEASURED[measure]
+    before, now = earlier.astype(np.float64), today.astype(np.float64)
+    old, new = float(before.mean()), float(now.mean())
+    message = (
+        f"{name}: its {measure.value} is {new:.3f} for the {len(now)} queries that both evaluations have, and was "
+        f"{old:.3f}; {fix}"
+    )
+    return _Found(kind, name, old, new, message if new < old else "", pair=(before, now))
+
+
+def _of_means(name: str, measure: Measure, earlier: SystemReport, today: SystemReport) -> _Found:
+    """Return how a measure has changed, from one sample of queries to another one."""
+    kind, fix = MEASURED[measure]
+    before, now = earlier.measures[measure], today.measures[measure]
+    chance = mean_change(now.mean - before.mean, _error(before, earlier.searches), _error(now, today.searches))
+    message = f"{name}: its {measure.value} is {now.mean:.3f}, and was {before.mean:.3f}; {fix}"
+    return _Found(kind, name, before.mean, now.mean, message if now.mean < before.mean else "", chance)
 
 
 def _error(estimate: Estimate, queries: int) -> float:

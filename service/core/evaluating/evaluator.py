@@ -22,7 +22,7 @@ from service.core.evaluating.checks import (
 from service.core.evaluating.drift import Report, drift_between
 from service.core.evaluating.index_ef import EfChanges
 from service.core.evaluating.measures import Measure, check_measures, measure
-from service.core.evaluating.queries import QueryMaker, QuerySet, query_digest
+from service.core.evaluating.queries import QueryMaker, QuerySet, query_digest, query_digests
 from service.core.evaluating.results import (
     REMARKS,
     Comparison,
@@ -195,6 +195,7 @@ class _Course:
             tenant=wishes.scope.tenant,
             query_set=QUERIES_PATH[type(wishes.queries)],
             query_digest=await asyncio.to_thread(query_digest, wishes.queries),
+            query_digests=await asyncio.to_thread(query_digests, queries.queries),
             queries=len(queries.queries),
             objects=objects,
             limit=wishes.limit,
@@ -384,6 +385,7 @@ def _results(runs: Sequence[Run], values: Sequence[dict[Measure, Values]]) -> li
             run.system,
             run.target,
             {kind: estimate(each) for kind, each in measured.items()},
+            measured,
             searches=len(run.rows),
             mean_s=float(run.seconds.mean()),
             median_s=float(np.median(run.seconds)),

@@ -9,6 +9,7 @@ from itertools import chain
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedders.contract import (
     Embedding,
@@ -236,6 +237,16 @@ class QueryMaker:
         """Return by named vector the vectors of some rows; named vectors of one space share them."""
         stacked = {space: await _stacked([rows[row] for row in kept]) for space, rows in spaces.items()}
         return {each.name: stacked[_space_of(each)] for each in self._targets}
+
+
+def query_digests(queries: Sequence[Query]) -> NDArray[np.uint64]:
+    """Return a digest of the id and the words of each query, by which a later evaluation finds the same ones.
+
+    Returns:
+        uint64, shape (queries,).
+    """
+    made = (hashlib.blake2b(f"{each.id}\0{each.text}".encode(), digest_size=8).digest() for each in queries)
+    return np.frombuffer(b"".join(made), "<u8").astype(np.uint64)
 
 
 def query_digest(wanted: ObjectQueries | CaptionQueries | WrittenQueries) -> bytes:

@@ -6,11 +6,14 @@ from datetime import UTC, datetime
 from enum import Enum
 from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.core.evaluating.answers import Lacking
 from service.core.evaluating.drift import FEWEST_QUERIES, Drift, Report, SystemReport, named_system
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.queries import Query
-from service.core.evaluating.statistics import Difference, Estimate, fewest_queries
+from service.core.evaluating.statistics import Difference, Estimate, Values, fewest_queries
 from service.core.evaluating.suggesting import EXACT, AlphaSuggestion, EfSuggestion, WeightsSuggestion, queries_for
 from service.core.evaluating.truth import VectorCounts
 from service.domain import Distance, NamedVector, System
@@ -82,6 +85,7 @@ class SystemResult:
         system: the system.
         target: the named vector that it searched.
         measures: the mean of each measure.
+        values: of each measure the value of each query.
         searches: how many searches it was asked for.
         mean_s: the mean time of a search, as median_s and p95_s in seconds.
         lost: how many objects were not found by their own vectors.
@@ -90,6 +94,7 @@ class SystemResult:
     system: System
     target: NamedVector
     measures: Mapping[Measure, Estimate]
+    values: Mapping[Measure, Values]
     searches: int
     mean_s: float
     median_s: float
@@ -130,6 +135,7 @@ class Evaluation:
         tenant: whose objects; empty if the collection has no tenants.
         query_set: which kind of queries there were: `objects`, `captions` or `queries`.
         query_digest: what they are fixed to; see queries.query_digest.
+        query_digests: of each of them; see queries.query_digests.
         queries: how many there were.
         objects: how many objects the collection or tenant has.
         limit: hits that count.
@@ -154,6 +160,7 @@ class Evaluation:
     tenant: str
     query_set: str
     query_digest: bytes
+    query_digests: NDArray[np.uint64]
     queries: int
     objects: int
     limit: int
@@ -177,7 +184,12 @@ class Evaluation:
         """Return what of it is compared with that of another one."""
         systems = {
             each.system.name: SystemReport(
-                named_system(each.system, each.target), each.measures, each.lost, each.searches, each.median_s
+                named_system(each.system, each.target),
+                each.measures,
+                each.lost,
+                each.searches,
+                each.median_s,
+                {kind: values.astype(np.float32) for kind, values in each.values.items()},
             )
             for each in self.systems
         }
@@ -192,6 +204,7 @@ class Evaluation:
             objects=self.objects,
             systems=systems,
             vectors=self.counts,
+            query_digests=self.query_digests,
         )
 
 

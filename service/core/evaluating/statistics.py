@@ -12,8 +12,9 @@ Values = NDArray[np.float64]
 RESAMPLES = 2_000
 """Resamples of an interval."""
 
-FLIPS = 10_000
-"""Random exchanges of two systems."""
+FLIPS, FLIPS_EACH = 10_000, 200
+"""Random exchanges of two systems, at least, and for each comparison that is made together with others: of fewer,
+even one that makes a difference as large would be too many."""
 
 AT_ONCE = 200
 """Resamples or exchanges that are made together: with a thousand queries they take 1.6 MB."""
@@ -84,12 +85,13 @@ def compare(first: Values, second: Values, *, comparisons: int = 1) -> Differenc
     observed = abs(float(differences.sum()))
     random = np.random.default_rng(SEED)
     as_large = 0
-    for size in _parts(FLIPS):
+    flips = max(FLIPS, FLIPS_EACH * comparisons)
+    for size in _parts(flips):
         signs = random.integers(2, size=(size, len(differences)), dtype=np.int8) * 2.0 - 1
         # Sums of the same values in another order may differ in their last digit.
         as_large += int((np.abs(signs @ differences) >= observed * (1 - 1e-9)).sum())
     # The observed one is among all possible exchanges.
-    chance = (as_large + 1) / (FLIPS + 1)
+    chance = (as_large + 1) / (flips + 1)
     return Difference(estimate(differences), chance, chance < SIGNIFICANCE / comparisons)
 
 

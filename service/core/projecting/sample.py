@@ -21,7 +21,7 @@ READ_PER_POINT = 4
 """Objects that are read at most for each wanted point, as some may lack the vector."""
 
 PLACES = 16
-"""From how many places by id objects are taken, so that those of one place do not stand for all."""
+"""From how many places by id objects are taken at least, so that those of one place do not stand for all."""
 
 WINDOW = 10_000
 """Objects that Weaviate reads of a filtered listing: its default of QUERY_MAXIMUM_RESULTS."""
@@ -126,7 +126,9 @@ class _Reader:
         """Return where to begin to read: behind ids that are spread evenly from the first one to the last one.
 
         Ids need not be spread over all that are possible: those that are counted, or begin with the time, lie close
-        together. The last one is closed in on from both sides, with an object that is there at its lower end.
+        together. The last one is closed in on from both sides, with an object that is there at its lower end. All
+        places are multiples of a power of two, so most of them stay where they are when objects come or go at the
+        ends, and the next sample has most objects of this one.
         """
         found = await self._next_id(None)
         if found is None:
@@ -138,9 +140,9 @@ class _Reader:
             middle = (low + high) // 2
             found = await self._next_id(UUID(int=middle))
             low, high = (low, middle) if found is None else (found.int, high)
-        step = (high - first) // PLACES
+        step = 1 << max(0, (high - first).bit_length() - PLACES.bit_length())
         # Listings begin behind an id, and so that of the first object is left out only if it is 0.
-        return [None, *(UUID(int=first + place * step) for place in range(1, PLACES))]
+        return [None, *(UUID(int=place) for place in range((first // step + 1) * step, high, step))]
 
     async def read_from(self, places: Sequence[UUID | None]) -> None:
         """Read from each place in turn, until there is enough or nothing more."""

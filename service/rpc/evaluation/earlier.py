@@ -43,8 +43,9 @@ def parse_earlier(request: pb.EvaluateCollectionRequest) -> Report | None:
             each.name: _counts(each, f"earlier.vectors[{index}]", violations)
             for index, each in enumerate(message.vectors)
         }
+        digests = _query_digests(message, violations)
         systems = {
-            each.system.name: _system(each, f"earlier.systems[{index}]", violations)
+            each.system.name: _system(each, f"earlier.systems[{index}]", len(digests), violations)
             for index, each in enumerate(message.systems)
         }
     return Report(
@@ -58,6 +59,7 @@ def parse_earlier(request: pb.EvaluateCollectionRequest) -> Report | None:
         objects=message.object_count,
         systems=systems,
         vectors=vectors,
+        query_digests=digests,
     )
 
 
@@ -124,7 +126,40 @@ def _values(content: bytes) -> NDArray[np.float32]:
     return np.frombuffer(content, "<f4").astype(np.float32)
 
 
-def _system(message: pb.SystemResult, path: str, violations: Violations) -> SystemReport:
+def _query_digests(message: pb.EvaluationReport, violations: Violations) -> NDArray[np.uint64]:
+    """Return the digests of the queries; none if they are damaged, or the report is of an earlier version."""
+    content = message.query_digests
+    if len(content) in (0, 8 * message.query_count):
+        digests = np.frombuffer(content, "<u8").astype(np.uint64)
+        if len(np.unique(digests)) == len(digests):
+            return digests
+        violations.add("earlier.query_digests", "has the same query twice; give the evaluation as it came")
+    else:
+        words = (
+            f"has {len(content)} bytes, and {message.query_count} queries have 8 each; give the evaluation as it came"
+        )
+        violations.add("earlier.query_digests", words)
+    return np.zeros(0, np.uint64)
+
+
+def _values_of_queries(
+    message: pb.MeasuredEstimate, path: str, queries: int, violations: Violations
+) -> NDArray[np.float32]:
+    """Return the values of a measure; none if they are damaged, or the report is of an earlier version."""
+    content, values = message.values, np.zeros(0, np.float32)
+    if len(content) not in (0, 4 * queries):
+        words = f"has {len(content)} bytes, and {queries} digests of queries go with 4 each; give it as it came"
+        violations.add(path, words)
+    elif content:
+        values = _values(content)
+        # All comparisons with what is not a number are false.
+        fit = bool(((values >= 0) & (values <= 1 + ROUNDING)).all())
+        fit = fit and abs(float(values.mean(dtype=np.float64)) - message.estimate.mean) <= ROUNDING
+        violations.require(fit, path, "has values outside 0 to 1, or with another mean; give it as it came")
+    return values
+
+
+def _system(message: pb.SystemResult, path: str, queries: int, violations: Violations) -> SystemReport:
     measures = {
         KINDS[each.measure]: Estimate(each.estimate.mean, each.estimate.low, each.estimate.high)
         for each in message.measures
@@ -137,4 +172,9 @@ def _system(message: pb.SystemResult, path: str, violations: Violations) -> Syst
     violations.require(fits, path, "has measures outside 0 to 1, or counts that cannot be; give it as it came")
     seconds = message.median_time.seconds + message.median_time.nanos / 1e9
     system = replace(parse_system(message.system, f"{path}.system", violations), path="")
-    return SystemReport(system, measures, message.lost_objects, message.searches, seconds)
+    values = {
+        KINDS[each.measure]: _values_of_queries(each, f"{path}.measures[{index}].values", queries, violations)
+        for index, each in enumerate(message.measures)
+        if each.measure in KINDS and each.values
+    }
+    return SystemReport(system, measures, message.lost_objects, message.searches, seconds, values)

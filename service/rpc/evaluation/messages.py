@@ -37,7 +37,7 @@ def evaluation_to_pb(found: Evaluation) -> pb.Evaluation:
         object_count=found.objects,
         limit=found.limit,
         main_measure=MEASURES[found.main],
-        systems=map(_system_result, found.systems),
+        systems=[_system_result(each) for each in found.systems],
         queries=map(_query_result, found.shown),
         embedded_inputs=found.embedded,
         embedding_time=_duration(found.embedding_s),
@@ -73,7 +73,8 @@ def _report(found: Evaluation) -> pb.EvaluationReport:
         limit=found.limit,
         object_count=found.objects,
         end_time=_timestamp(found.time),
-        systems=map(_system_result, found.systems),
+        query_digests=found.query_digests.astype("<u8").tobytes(),
+        systems=[_system_result(each, with_values=True) for each in found.systems],
     )
     for name, counts in found.counts.items():
         each = message.vectors.add()
@@ -118,6 +119,7 @@ def _drift(drift: Drift) -> pb.Drift:
             chance=each.chance,
             real=each.real,
             message=each.message,
+            same_queries=each.same_queries,
         )
         for each in drift.changes
     ]
@@ -149,12 +151,16 @@ def _add_suggestions(message: pb.Evaluation, found: Evaluation) -> None:
         )
 
 
-def _system_result(result: SystemResult) -> pb.SystemResult:
+def _system_result(result: SystemResult, *, with_values: bool = False) -> pb.SystemResult:
     return pb.SystemResult(
         system=_system(result.system, result.target.name),
         space=result.target.space.id if result.target.space else "",
         measures=[
-            pb.MeasuredEstimate(measure=MEASURES[each], estimate=_estimate(value))
+            pb.MeasuredEstimate(
+                measure=MEASURES[each],
+                estimate=_estimate(value),
+                values=result.values[each].astype("<f4").tobytes() if with_values else b"",
+            )
             for each, value in result.measures.items()
         ],
         searches=result.searches,

@@ -15,13 +15,13 @@ from service.domain import (
 )
 from service.errors import MAX_VIOLATIONS, Violations, collecting
 from service.rpc.embedding import input_from_pb
+from service.rpc.shared.bounds import MAX_QUERIES
 from service.rpc.shared.requests import parse_scope
 from vecgate.v1 import evaluation_service_pb2 as pb
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 100
 DEFAULT_SAMPLE = 200
-MAX_SAMPLE = 1000
 DEFAULT_OBJECTS = 1_000_000
 MAX_OBJECTS = 10_000_000
 """Objects that exact search reads: ten million vectors of 1,024 values are 40 GB, some hours of reading."""
@@ -93,8 +93,8 @@ def _queries(
 
 
 def _size(size: int, path: str, violations: Violations) -> int:
-    fits = 0 <= size <= MAX_SAMPLE
-    violations.require(fits, path, f"is {size}; give 0 (for {DEFAULT_SAMPLE}) to {MAX_SAMPLE}")
+    fits = 0 <= size <= MAX_QUERIES
+    violations.require(fits, path, f"is {size}; give 0 (for {DEFAULT_SAMPLE}) to {MAX_QUERIES}")
     return size or DEFAULT_SAMPLE
 
 

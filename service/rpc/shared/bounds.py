@@ -28,6 +28,8 @@ URI_BYTES = 4 * 4096
 """Bytes of a URI of an image. One within this bound that is longer than 4096 characters fails alone."""
 MAX_DIMENSION = 65_535
 """Weaviate's own bound."""
+MAX_QUERIES = 1000
+"""Queries of an evaluation: their values by 80 measures, of which a report has at most so many, are 320 kB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "EvaluationReport.systems": Bound(20),
         "EvaluationReport.vectors": Bound(20),
         "SystemResult.measures": Bound(80),
-        "WrittenQueries.queries": Bound(1000, "BATCH_TOO_LARGE"),
+        "WrittenQueries.queries": Bound(MAX_QUERIES, "BATCH_TOO_LARGE"),
         "WrittenQuery.answers": Bound(20_000),
         "NearVector.target_vectors": vectors,
         "NearText.concepts": inputs,
@@ -136,6 +138,8 @@ def string_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "Image.uri": Bound(URI_BYTES, "IMAGE_URI_NOT_ALLOWED"),
         "Vector.data": Bound(4 * MAX_DIMENSION, "INVALID_VECTOR"),
         "EvaluationReport.query_digest": Bound(16),
+        "EvaluationReport.query_digests": Bound(8 * MAX_QUERIES),
+        "MeasuredEstimate.values": Bound(4 * MAX_QUERIES),
         "VectorSummary.centre": Bound(4 * MAX_DIMENSION),
         "VectorSummary.digests": Bound(8 * MAX_SUMMARY_OBJECTS),
         "VectorSummary.lengths": Bound(4 * MAX_SUMMARY_OBJECTS),

@@ -376,13 +376,16 @@ async def test_an_earlier_evaluation_is_compared_with_in_the_table_in_json_and_o
     assert same.exit_code == 0, same.output
     assert "Compared with the evaluation of 20" in same.output
     assert "more than chance" not in same.output
-    assert "may be chance" in same.output
+    assert "60 queries are the same in both, and were compared one by one" in same.output
+    assert "may be chance, or slight" in same.output
     (missing,) = (line for line in table.output.splitlines() if "without the vector" in line)
     assert "more than chance" in missing
     assert "0.00%" in missing
     assert "33.33%" in missing
     assert "of the same objects have another vector than before" in table.output
     html = page.read_text(encoding="utf-8")
+    assert "40 queries are the same in both" in html
+    assert "index recall, same queries" in html
     assert "Compared with the evaluation of 20" in html
     assert "same objects with another vector" in html
     changed = {each["kind"]: each for each in again["drift"]["changes"]}

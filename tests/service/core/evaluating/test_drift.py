@@ -8,13 +8,14 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from embedders.contract import Vector
 from service.core.evaluating import summary
 from service.core.evaluating.drift import FEWEST_QUERIES, Change, ChangeKind, Report, SystemReport, drift_between
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.results import FindingKind, findings_of_drift
-from service.core.evaluating.statistics import Estimate, estimate
+from service.core.evaluating.statistics import Estimate, Values, estimate
 from service.core.evaluating.summary import Summarizer, VectorSummary
 from service.core.evaluating.truth import VectorCounts
 from service.domain import System
@@ -113,6 +114,129 @@ def test_other_objects_and_queries_of_the_same_kind_are_drift_in_less_than_one_o
     found = [any(each.real for each in drift_between(sampled(), sampled()).changes) for _ in range(100)]
 
     assert sum(found) <= 1
+
+
+def judged(ndcg: Values, digests: NDArray[np.uint64] | None = None) -> Report:
+    """Return a report with the nDCG of each of its queries; queries with equal digests are the same."""
+    queries = np.arange(len(ndcg), dtype=np.uint64) if digests is None else digests
+    kept = {Measure.NDCG: ndcg.astype(np.float32)}
+    system = SystemReport(PRESENT, {Measure.NDCG: estimate(ndcg)}, 0, len(ndcg), 0.01, kept)
+    return replace(report(), queries=len(ndcg), systems={"present": system}, query_digests=queries)
+
+
+def without_values(found: Report) -> Report:
+    """Return a report as earlier versions made it."""
+    systems = {name: replace(each, values={}) for name, each in found.systems.items()}
+    return replace(found, systems=systems, query_digests=np.zeros(0, np.uint64))
+
+
+def of_ndcg(before: Report, now: Report) -> list[Change]:
+    return [each for each in drift_between(before, now).changes if each.kind is ChangeKind.NDCG]
+
+
+def ranked(random: np.random.Generator, hard: Values) -> Values:
+    """Return what an index finds of queries by how hard each is: most as before, some better or worse."""
+    return np.clip(hard + random.normal(0, 0.03, len(hard)) * (random.random(len(hard)) < 0.3), 0, 1)
+
+
+def test_the_same_queries_of_an_unchanged_collection_are_called_equal_in_at_least_95_of_100_repetitions() -> None:
+    random = np.random.default_rng(6)
+
+    def changed() -> bool:
+        hard = random.random(100)
+        return any(each.real for each in of_ndcg(judged(ranked(random, hard)), judged(ranked(random, hard))))
+
+    assert sum(changed() for _ in range(100)) <= 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_loss_of_2_in_100_that_two_samples_do_not_show_is_found_with_the_same_queries(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    hard = random.random(200)
+    before, worse = ranked(random, hard), np.clip(ranked(random, hard) - 0.021, 0, 1)
+
+    (same,) = of_ndcg(judged(before), judged(worse))
+    (two,) = of_ndcg(without_values(judged(before)), judged(worse))
+
+    assert (same.same_queries, same.real) == (200, True)
+    assert same.before is not None
+    assert same.before - same.now == pytest.approx(0.02, abs=0.004)
+    assert "for the 200 queries that both evaluations have, and was" in same.message
+    assert (two.same_queries, two.real) == (0, False)
+
+
+def test_the_same_queries_are_found_in_whatever_order_they_come() -> None:
+    random = np.random.default_rng(1)
+    before, now = ranked(random, random.random(200)), ranked(random, random.random(200))
+    order = random.permutation(200)
+
+    sorted_, mixed = (
+        of_ndcg(judged(before), each) for each in (judged(now), judged(now[order], digests=order.astype(np.uint64)))
+    )
+
+    assert [(each.before, each.now, each.chance) for each in mixed] == [
+        (each.before, each.now, each.chance) for each in sorted_
+    ]
+    (unchanged,) = of_ndcg(judged(before), judged(before[order], digests=order.astype(np.uint64)))
+    assert unchanged.chance == 1
+
+
+@pytest.mark.parametrize(("gone", "paired"), [(1, True), (170, True), (171, False)])
+def test_what_is_left_of_the_queries_is_compared_one_by_one_and_all_as_two_samples(
+    gone: int,
+    paired: bool,  # noqa: FBT001
+) -> None:
+    random = np.random.default_rng(1)
+    hard, others = random.random(200), random.random(gone)
+    before = ranked(random, hard)
+    now = np.concatenate([np.clip(before[gone:] - 0.1, 0, 1), others])
+    left = np.arange(gone, 200 + gone, dtype=np.uint64)
+
+    found = of_ndcg(judged(before), judged(now, digests=left))
+
+    assert [each.same_queries for each in found] == ([200 - gone, 0] if paired else [0])
+    assert found[-1].now == pytest.approx(now.mean())
+    if paired:
+        assert found[0].real
+        assert found[0].before == pytest.approx(before[gone:].mean(), abs=1e-6)
+
+
+def test_new_queries_that_go_badly_are_named_where_the_same_ones_go_as_before() -> None:
+    random = np.random.default_rng(1)
+    before = ranked(random, random.random(200))
+    now = np.concatenate([before[:120], np.zeros(80)])
+    digests = np.concatenate([np.arange(120), np.arange(1000, 1080)]).astype(np.uint64)
+
+    same, every = of_ndcg(judged(before), judged(now, digests=digests))
+
+    assert (same.same_queries, same.chance, same.message) == (120, 1, "")
+    assert "its ndcg is" in every.message
+
+
+@pytest.mark.parametrize(("loss", "told"), [(1e-7, False), (0.009, False), (0.011, True)])
+def test_a_slight_loss_is_not_named_though_it_is_that_of_all_queries(loss: float, told: bool) -> None:  # noqa: FBT001
+    values = np.random.default_rng(1).uniform(0.2, 1, 200)
+
+    (change,) = of_ndcg(judged(values), judged(values - loss))
+
+    assert (change.real, bool(change.message)) == (told, told)
+    assert change.chance is not None
+    assert change.chance < 0.001
+
+
+def test_a_loss_is_found_however_many_differences_are_tested_together() -> None:
+    values = np.random.default_rng(1).uniform(0.2, 1, 50)
+    before, now = judged(values), judged(values - 0.05)
+    several = [
+        replace(
+            each,
+            systems={str(number): each.systems["present"] for number in range(20)},
+            vectors={str(number): each.vectors["default"] for number in range(20)},
+        )
+        for each in (before, now)
+    ]
+
+    assert all(each.real for each in of_ndcg(*several))
 
 
 def test_the_same_objects_give_the_same_summary_in_whatever_pages_they_come() -> None:

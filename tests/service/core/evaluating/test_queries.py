@@ -9,7 +9,7 @@ import pytest
 from embedders.contract import ImageInput, Input, TextImageInput, TextInput
 from service.core.embedder_pool import EmbedderPool
 from service.core.evaluating import queries
-from service.core.evaluating.queries import QueryMaker, query_digest
+from service.core.evaluating.queries import Query, QueryMaker, query_digest, query_digests
 from service.core.evaluating.task import Stage, Task
 from service.domain import (
     CaptionQueries,
@@ -64,6 +64,19 @@ async def test_vectors_are_put_together_beside_the_event_loop(monkeypatch: pytes
 
     assert len(threads) == 2
     assert threading.main_thread() not in threads
+
+
+def test_a_query_is_the_same_if_its_id_and_its_words_are() -> None:
+    same, first = (Query("a", "b", UUID(int=1), {"c": 1}), Query("a", "b")), Query("a")
+    others = [Query("a", ""), Query("", "a"), Query("ab"), Query("a", "c")]
+
+    digests = query_digests([*same, *others])
+
+    assert digests.dtype == np.uint64
+    assert digests[0] == digests[1]
+    assert len(set(digests.tolist())) == 5
+    # If this fails, saved reports have no query in common any more.
+    assert query_digests([first]).tolist() == [13927583355105955917]
 
 
 def test_a_digest_tells_all_apart_that_can_be_changed_of_queries() -> None:

@@ -53,7 +53,7 @@ def test_a_system_does_not_differ_from_itself_and_few_queries_prove_nothing() ->
     assert not compare(np.zeros(5), np.ones(5)).real
 
 
-@pytest.mark.parametrize("comparisons", [1, 3, 40])
+@pytest.mark.parametrize("comparisons", [1, 3, 40, 300])
 def test_with_a_few_more_than_the_fewest_queries_a_difference_can_be_real_and_with_less_it_cannot(
     comparisons: int,
 ) -> None:

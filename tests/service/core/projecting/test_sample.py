@@ -100,6 +100,17 @@ async def test_the_same_objects_give_the_same_sample() -> None:
     assert (await take(store, 50)).ids == (await take(store, 50)).ids
 
 
+@pytest.mark.parametrize("make_ids", [random_ids, counted, of_time])
+async def test_most_objects_of_a_sample_are_in_the_next_one_after_some_came_and_some_went(make_ids: Any) -> None:
+    ids = sorted(make_ids(1000))
+    before, grown, shrunk = [await filled(each) for each in (ids[:950], ids, ids[50:950])]
+
+    sample = set((await take(before, 100)).ids)
+
+    assert len(sample & set((await take(grown, 100)).ids)) >= 80
+    assert len(sample & set((await take(shrunk, 100)).ids)) >= 80
+
+
 async def test_ids_that_are_crowded_in_one_place_fill_the_sample_all_the_same() -> None:
     far = UUID(int=(1 << 128) - 1)
     store = await filled([*counted(300), far])

@@ -644,6 +644,35 @@ async def test_an_unchanged_collection_has_no_drift(wire: Wire) -> None:
     assert kinds(found) == []
     assert (earlier.collection, earlier.query_set, earlier.vectors[0].space) == ("Pictures", "objects", "fake")
     assert not found.vectors[0].HasField("summary")
+    (recall,) = (each for each in found.drift.changes if each.kind == pb.CHANGE_KIND_INDEX_RECALL)
+    assert (recall.same_queries, recall.chance) == (40, 1)
+    assert [len(each.values) for each in (found.systems[0].measures[0], earlier.systems[0].measures[0])] == [0, 160]
+
+
+async def test_captions_that_were_written_anew_are_other_queries(wire: Wire) -> None:
+    ids = await crowd(wire)
+    earlier = (await evaluate(wire, captions={"property": "title", "sample_size": 40})).report
+    for id_ in ids[:4]:
+        wire.store._objects["Pictures"][id_].properties = {"title": f"another {id_}"}
+    del wire.store._objects["Pictures"][ids[4]]
+
+    found = await evaluate(wire, captions={"property": "title", "sample_size": 40}, earlier=earlier)
+
+    ndcg = [each.same_queries for each in found.drift.changes if each.kind == pb.CHANGE_KIND_NDCG]
+    assert ndcg == [35, 0]
+
+
+async def test_a_report_of_an_earlier_version_has_no_values_and_is_compared_all_the_same(wire: Wire) -> None:
+    await crowd(wire)
+    earlier = await reported(wire)
+    earlier.ClearField("query_digests")
+    for each in earlier.systems[0].measures:
+        each.ClearField("values")
+
+    found = await evaluate(wire, objects={"sample_size": 40}, earlier=earlier)
+
+    (recall,) = (each for each in found.drift.changes if each.kind == pb.CHANGE_KIND_INDEX_RECALL)
+    assert (recall.same_queries, recall.HasField("chance"), recall.real) == (0, True, False)
 
 
 async def test_another_models_vectors_and_lost_objects_are_faults_of_drift(wire: Wire) -> None:
@@ -669,6 +698,9 @@ async def test_what_is_good_to_know_is_no_fault(wire: Wire) -> None:
     found = await evaluate(wire, captions={"property": "title"})
 
     assert [(each.kind, each.fault) for each in found.findings] == [(pb.FINDING_KIND_CAPTION_IN_VECTOR, False)]
+
+
+VALUES = ["earlier.systems[0].measures[0].values"]
 
 
 def measure_of(mean: float, low: float, high: float) -> pb.MeasuredEstimate:
@@ -700,6 +732,15 @@ def measure_of(mean: float, low: float, high: float) -> pb.MeasuredEstimate:
         ({"missing": 41}, ["earlier.vectors[0]"], "counts more of its objects than there are"),
         ({"query_gap": float("nan")}, ["earlier.vectors[0].query_gap"], "is no distance"),
         ({"lost_objects": 41}, ["earlier.systems[0]"], "counts that cannot be"),
+        ({"values": bytes(156)}, VALUES, "has 156 bytes, and 40 digests of queries go with 4 each"),
+        ({"values": bytes(161)}, VALUES, "has 161 bytes"),
+        ({"values": bytes(160)}, VALUES, "or with another mean"),
+        ({"values": np.full(40, np.nan, "<f4").tobytes()}, VALUES, "has values outside 0 to 1"),
+        ({"values": np.full(40, np.inf, "<f4").tobytes()}, VALUES, "has values outside 0 to 1"),
+        ({"values": np.r_[np.ones(38), 3, -1].astype("<f4").tobytes()}, VALUES, "has values outside 0 to 1"),
+        ({"query_digests": bytes(320)}, ["earlier.query_digests", *VALUES], "has the same query twice"),
+        ({"query_digests": bytes(8)}, ["earlier.query_digests", *VALUES], "has 8 bytes, and 40 queries have 8 each"),
+        ({"query_digests": b""}, VALUES, "0 digests of queries go with 4 each"),
     ],
 )
 async def test_a_report_that_cannot_be_compared_is_refused_in_clear_words(
@@ -708,7 +749,8 @@ async def test_a_report_that_cannot_be_compared_is_refused_in_clear_words(
     await crowd(wire)
     earlier = await reported(wire)
     for name, value in changed.items():
-        places = [earlier, *earlier.vectors, earlier.systems[0], *(each.summary for each in earlier.vectors)]
+        summaries = (each.summary for each in earlier.vectors)
+        places = [earlier, *earlier.vectors, earlier.systems[0], *summaries, *earlier.systems[0].measures]
         place = next(each for each in places if name in each.DESCRIPTOR.fields_by_name)
         place.ClearField(name)
         place.MergeFrom(type(place)(**{name: value}))

@@ -455,7 +455,7 @@ TESTS = {
     "service.rpc.evaluation.test_evaluation": {
         "test_what_cannot_be_is_refused_with_the_paths_and_nothing_is_read": [
             "service.rpc.evaluation.request.MAX_LIMIT",
-            "service.rpc.evaluation.request.MAX_SAMPLE",
+            "service.rpc.shared.bounds.MAX_QUERIES",
             "service.rpc.evaluation.request.MAX_OBJECTS",
             "service.rpc.evaluation.request.MAX_GAIN",
             "service.rpc.evaluation.request.MAX_HITS",

@@ -49,6 +49,20 @@ const KINDS: Record<string, [name: string, format: (value: number) => string]> =
   MEDIAN_TIME: ["median time of a search", (value) => ms(1000 * value)],
 };
 
+const MEASURES = new Set(["INDEX_RECALL", "NDCG", "RECIPROCAL_RANK", "RECALL"]);
+
+function kindOf({ kind }: ChangeJson): string {
+  return (kind ?? "").replace("CHANGE_KIND_", "");
+}
+
+/** How measures were compared, in words; nothing if there are none, or too few queries. */
+export function howCompared({ changes = [] }: DriftJson): string {
+  const same = Math.max(0, ...changes.map((each) => each.sameQueries ?? 0));
+  if (same > 0) return `${count(same)} queries are the same in both, and were compared one by one.`;
+  if (!changes.some((each) => MEASURES.has(kindOf(each)) && each.chance !== undefined)) return "";
+  return "Measures were compared as two samples, which shows large changes only: fewer than 30 queries are the same in both, or the earlier evaluation kept no values of them.";
+}
+
 /** How an evaluation differs from an earlier one. */
 export function DriftTable({ drift: { changes = [] } }: { drift: DriftJson }) {
   return (
@@ -56,14 +70,14 @@ export function DriftTable({ drift: { changes = [] } }: { drift: DriftJson }) {
       caption="Differences from the earlier evaluation"
       head={["Of", "What", "Before", "Now", "Is it real?"]}
       rows={changes.map((each) => {
-        const [name, format] = KINDS[(each.kind ?? "").replace("CHANGE_KIND_", "")] ?? ["a change of another version", NUMBER];
-        return [<Text clamp={80}>{each.subject || "the collection"}</Text>, name, each.before === undefined ? "–" : format(Number(each.before)), format(Number(each.now ?? 0)), <Verdict change={each} />];
+        const [name, format] = KINDS[kindOf(each)] ?? ["a change of another version", NUMBER];
+        return [<Text clamp={80}>{each.subject || "the collection"}</Text>, each.sameQueries ? `${name}, same queries` : name, each.before === undefined ? "–" : format(Number(each.before)), format(Number(each.now ?? 0)), <Verdict change={each} />];
       })}
     />
   );
 }
 
-function Verdict({ change: { real, message, chance } }: { change: ChangeJson }) {
+function Verdict({ change: { real, message, chance, sameQueries } }: { change: ChangeJson }) {
   if (real) return message ? <span class="badge bad">worse</span> : <span class="badge good">better</span>;
-  return chance === undefined ? <>–</> : <span class="badge">may be chance</span>;
+  return chance === undefined ? <>–</> : <span class="badge">{sameQueries ? "may be chance, or slight" : "may be chance"}</span>;
 }

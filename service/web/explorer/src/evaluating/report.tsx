@@ -9,7 +9,7 @@ import { count, short, Text } from "../parts/text";
 import { ms } from "../parts/timing";
 import { href } from "../router";
 import type { AlphaSuggestionJson, CollectionJson, EfSuggestionJson, EstimateJson, EvaluationJson, FoundObjectsJson, JsonFloat, QueryResultJson, SystemResultJson } from "../types";
-import { DriftTable } from "./drift";
+import { DriftTable, howCompared } from "./drift";
 import { Bars, Curve, type Point } from "./plots";
 import type { Run } from "./run";
 
@@ -77,7 +77,7 @@ export function Report({ run, evaluation, collection }: { run: Run; evaluation: 
       {evaluation.alpha && <BestAlpha found={evaluation.alpha} />}
       {evaluation.drift && (
         <Part title="Against the earlier evaluation">
-          <p>Since {new Date(evaluation.drift.since ?? "").toLocaleString()}:</p>
+          <p>Since {new Date(evaluation.drift.since ?? "").toLocaleString()}. {howCompared(evaluation.drift)}</p>
           <DriftTable drift={evaluation.drift} />
         </Part>
       )}

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { readCsv } from "../../../../../service/web/explorer/src/csv";
-import { readEarlier } from "../../../../../service/web/explorer/src/evaluating/drift";
+import { howCompared, readEarlier } from "../../../../../service/web/explorer/src/evaluating/drift";
 import { readQueryFiles } from "../../../../../service/web/explorer/src/evaluating/query-files";
 import { readWishes, toParams } from "../../../../../service/web/explorer/src/evaluating/request";
 import { readEnvelopes, withEnvelope } from "../../../../../service/web/explorer/src/envelopes";
@@ -79,4 +79,12 @@ test("messages are whole however their bytes arrive", async () => {
   for await (const { text } of readEnvelopes(stream)) seen.push(text);
 
   assert.deepEqual(seen, ['{"a":"é"}', "{}"]);
+});
+
+test("whether measures were compared query by query is said where any were compared", () => {
+  const recall = { kind: "CHANGE_KIND_INDEX_RECALL", chance: 0.5 } as const;
+
+  assert.match(howCompared({ changes: [recall, { ...recall, sameQueries: 1198 }] }), /^1,198 queries are the same/);
+  assert.match(howCompared({ changes: [recall] }), /^Measures were compared as two samples/);
+  assert.equal(howCompared({ changes: [{ kind: "CHANGE_KIND_INDEX_RECALL" }, { kind: "CHANGE_KIND_HUBS", chance: 1 }] }), "");
 });
