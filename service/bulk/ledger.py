@@ -17,10 +17,11 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 from uuid import UUID
 
@@ -44,7 +45,10 @@ READ_AT_ONCE = 16
 """Files of the ledger or the output that are read at the same time."""
 
 IDS_AT_ONCE = 4_000_000
-"""Ids that are compared at a time, about 64 MB; of more, they are compared in parts by their first bytes."""
+"""Ids that are compared at a time, about 64 MB. More are compared in parts by their first bytes, and wait in temporary
+files until then."""
+PARTS_AT_ONCE = 256
+"""Temporary files that are open at a time: parts of more than a billion ids are larger."""
 
 REJECTED_SCHEMA = pa.schema(
     [
@@ -339,12 +343,12 @@ class Ledger:
                 totals.rejected[reason] = totals.rejected.get(reason, 0) + count
         # The few ids of entries that are no longer of the input are read beside the others.
         count = totals.rows + sum(each.stored for each in others)
-        parts = max(1, -(-count // IDS_AT_ONCE))
-        names, old_names = sorted(current & self.done()), [each.name for each in others]
-        for part in range(parts):
-            now = np.unique(self._ids(names, part, parts))
+        parts = min(PARTS_AT_ONCE, max(1, -(-count // IDS_AT_ONCE)))
+        old = self._ids_in_parts([each.name for each in others], parts)
+        for ids, old_ids in zip(self._ids_in_parts(totals.stored, parts), old, strict=True):
+            now = np.unique(ids)
             totals.distinct += now.size
-            totals.outdated += np.setdiff1d(self._ids(old_names, part, parts), now).size
+            totals.outdated += np.setdiff1d(old_ids, now).size
         return totals
 
     def all_ids(self, names: Iterable[str]) -> Iterator[tuple[UUID, str]]:
@@ -373,18 +377,21 @@ class Ledger:
         )
         return islice(found, max(count, len(chosen)))
 
-    def _ids(self, names: Sequence[str], part: int, parts: int) -> NDArray[np.bytes_]:
-        """Return the ids of entries that belong to a part of all ids."""
-
-        def of(name: str) -> NDArray[np.bytes_]:
-            ids = self._ids_of(name)
-            # Ids are hashes, and so spread evenly.
-            first = ids.view(">u2").reshape(-1, ID_BYTES // 2)[:, 0].astype(np.uint32)
-            chosen: NDArray[np.bytes_] = ids[first * parts >> 16 == part]
-            return chosen
-
-        with ThreadPoolExecutor(READ_AT_ONCE) as threads:
-            return np.concatenate([np.empty(0, f"S{ID_BYTES}"), *threads.map(of, names)])
+    def _ids_in_parts(self, names: Iterable[str], parts: int) -> Iterator[NDArray[np.bytes_]]:
+        """Yield the ids of entries, in so many parts by their first bytes. The file of each entry is read once."""
+        in_memory = IDS_AT_ONCE * ID_BYTES // parts
+        with ExitStack() as ends, failing("the folder for temporary files"):
+            files = [ends.enter_context(SpooledTemporaryFile(in_memory)) for _ in range(parts)]
+            with ThreadPoolExecutor(READ_AT_ONCE) as threads:
+                for ids in threads.map(self._ids_of, names):
+                    # Ids are hashes, and so spread evenly.
+                    first = ids.view(">u2").reshape(-1, ID_BYTES // 2)[:, 0].astype(np.uint32)
+                    places = first * parts >> 16
+                    for place in np.unique(places):
+                        files[place].write(ids[places == place].tobytes())
+            for file in files:
+                file.seek(0)
+                yield np.frombuffer(file.read(), f"S{ID_BYTES}")
 
     def _ids_of(self, name: str) -> NDArray[np.bytes_]:
         return np.frombuffer(self._read(f"{IDS}/{name}") or b"", f"S{ID_BYTES}")

@@ -1,5 +1,6 @@
 import hashlib
 import threading
+from collections import Counter
 from pathlib import Path
 from uuid import UUID
 
@@ -67,8 +68,17 @@ def test_rows_in_are_stored_and_rejected_and_duplicates_however_many_parts_ids_a
     }
     add(ledger, "old", ids_of("a", "x", "y"))
 
+    read = Ledger._read
+    paths = Counter[str]()
+
+    def counted(ledger: Ledger, path: str) -> bytes | None:
+        paths[path] += 1
+        return read(ledger, path)
+
+    monkeypatch.setattr(Ledger, "_read", counted)
     totals = ledger.totals(names)
 
+    assert {paths[f"ids/{each}"] for each in (*names, "old")} == {1}
     runs = dict.fromkeys((*names, "old"), ledger.run)
     stored = {"one": 4, "two": 2}
     assert totals == Totals(2, 7, {"IMAGE_TOO_LARGE": 1}, distinct=4, outdated=2, runs=runs, stored=stored)
