@@ -48,8 +48,11 @@ WRITE_ROWS = 400
 START_ATTEMPTS = 4
 MAX_CAUSES = 20
 """Errors that are followed to the one that began."""
-SMALL_CPUS = 4
-"""A cluster with fewer shares its processors among the stages."""
+EMBED_SHARE, DECODE_SHARE, WRITE_SHARE, READ_SHARE = 1 / 2, 1 / 4, 1 / 8, 1 / 8
+"""Of a machine's processors: what a stage's least processes count as together, at most. Ray starts no process for which
+there is no room, and says nothing."""
+PARTS = 10_000
+"""Parts of a processor or a GPU that Ray counts in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +102,28 @@ def fitting(asked: Sizes, *, cpus: float, gpus: float, machines: int, local: boo
         machines: how many there are.
         local: whether the embedder is a local model, and not a NIM.
     """
-    few = cpus < SMALL_CPUS
     on_gpu = local and gpus >= 1
     embedders = asked.embedders or (int(gpus) if on_gpu else machines if local else max(1, min(8, int(cpus) // 4)))
     writers = asked.writers or max(1, min(8, 2 * machines, int(cpus) // 4))
+
+    def each(share: float, processes: int, most: float) -> float:
+        """Return what one of some processes counts as that are spread over all machines."""
+        found = min(most, share * cpus / machines / math.ceil(processes / machines))
+        return float(math.floor(found)) if found >= 1 else _rounded(found)
+
     # A model on a CPU has the half of each machine; with a GPU, or a NIM, processors are for decoding.
-    embed_cpus = max(1.0, cpus / machines // 2) if local and not on_gpu else 0.5 if few else 1.0
-    write_cpus, read_cpus = (0.25, 0.25) if few else (0.5, 0.5)
+    embed_cpus = each(EMBED_SHARE, embedders, cpus if local and not on_gpu else 1.0)
+    embed_gpus = _rounded(1 / math.ceil(embedders / gpus)) if on_gpu else 0.0
+    decode_cpus, write_cpus = each(DECODE_SHARE, machines, 1.0), each(WRITE_SHARE, writers, 0.5)
+    read_cpus = each(READ_SHARE, machines, 0.5)
     left = cpus - embedders * embed_cpus - writers * write_cpus - 2 * read_cpus
-    sizes = Sizes(asked.decoders or max(1, math.floor(left)), embedders, writers, asked.batch_rows or EMBED_ROWS)
-    return Layout(sizes, read_cpus, 0.5 if few else 1.0, embed_cpus, 1.0 if on_gpu else 0.0, write_cpus)
+    sizes = Sizes(asked.decoders or max(1, int(left / decode_cpus)), embedders, writers, asked.batch_rows or EMBED_ROWS)
+    return Layout(sizes, read_cpus, decode_cpus, embed_cpus, embed_gpus, write_cpus)
+
+
+def _rounded(part: float) -> float:
+    """Return a part of a processor or a GPU as Ray counts it, and no more."""
+    return max(1, math.floor(part * PARTS)) / PARTS
 
 
 def working_machines(nodes: Sequence[Mapping[str, Any]]) -> int:

@@ -1,18 +1,43 @@
+import math
+
 import pytest
 
 from service.bulk.pipeline import Sizes, fitting, working_machines
 
 
+@pytest.mark.parametrize("asked", [Sizes(), Sizes(embedders=3), Sizes(embedders=16, writers=16), Sizes(writers=40)])
 @pytest.mark.parametrize("local", [True, False])
-@pytest.mark.parametrize(("cpus", "gpus", "machines"), [(2, 0, 1), (4, 0, 1), (16, 1, 1), (64, 8, 2), (192, 0, 4)])
-def test_the_least_processes_of_all_stages_have_room(cpus: float, gpus: float, machines: int, local: bool):  # noqa: FBT001
-    layout = fitting(Sizes(), cpus=cpus, gpus=gpus, machines=machines, local=local)
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "machines"),
+    [(1, 0, 1), (2, 0, 1), (4, 0, 1), (4, 4, 1), (16, 1, 1), (64, 0, 1), (64, 8, 2), (6, 0, 6), (192, 0, 4)],
+)
+def test_the_least_processes_of_all_stages_have_room(
+    cpus: float,
+    gpus: float,
+    machines: int,
+    local: bool,  # noqa: FBT001
+    asked: Sizes,
+):
+    layout = fitting(asked, cpus=cpus, gpus=gpus, machines=machines, local=local)
 
-    sizes = layout.sizes
-    needed = sizes.embedders * layout.embed_cpus + sizes.writers * layout.write_cpus
+    on_one = [math.ceil(each / machines) for each in (layout.sizes.embedders, layout.sizes.writers)]
+    needed = on_one[0] * layout.embed_cpus + on_one[1] * layout.write_cpus
     needed += layout.read_cpus + layout.decode_cpus * local
-    assert needed <= cpus
-    assert sizes.embedders * layout.embed_gpus <= gpus
+    assert needed <= cpus / machines
+    of_a_gpu = math.ceil(layout.sizes.embedders / gpus) if layout.embed_gpus else 0
+    assert of_a_gpu * layout.embed_gpus <= 1
+
+
+def test_embedders_on_processors_share_the_half_of_a_machine():
+    layouts = [fitting(Sizes(embedders=each), cpus=64, gpus=0, machines=1, local=True) for each in (1, 3, 16, 64)]
+
+    assert [each.embed_cpus for each in layouts] == [32, 10, 2, 0.5]
+
+
+def test_more_embedders_than_gpus_share_them():
+    layouts = [fitting(Sizes(embedders=each), cpus=64, gpus=8, machines=1, local=True) for each in (4, 8, 9, 24)]
+
+    assert [each.embed_gpus for each in layouts] == [1, 1, 0.5, 0.3333]
 
 
 def test_each_gpu_has_an_embedder_and_most_processors_decode():
