@@ -90,8 +90,16 @@ def test_the_job_runs_a_command_that_there_is_with_a_ledger_that_outlives_it() -
     assert parsed["ledger"].startswith("s3://")
 
 
-def test_the_variables_of_the_job_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def variables_of_the_image() -> dict[str, str]:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", dockerfile, re.MULTILINE | re.DOTALL))
+    return dict(re.findall(r"\b(VECGATE_\w+)=(\S+)", stages["runtime"] + stages["bulk"]))
+
+
+def test_the_variables_of_the_job_and_its_image_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = PODS[1].spec["containers"][0]["env"]
+    for name, value in variables_of_the_image().items():
+        monkeypatch.setenv(name, value)
     for each in variables:
         monkeypatch.setenv(each["name"], each.get("value", "secret"))
 
