@@ -297,7 +297,10 @@ class Write:
 def _candidate(row: Row) -> Candidate:
     """Return a row's object as what vectors are made for: with pictures in the model's size, if they were scaled."""
     assert row.object is not None, "the row is alive"
-    return Candidate(f"row{row.number}", replace(row.object, images={**row.object.images, **row.pictures}))
+    # A batch has rows of several fragments, and vectors go to candidates by their paths.
+    return Candidate(
+        f"{row.fragment}.row{row.number}", replace(row.object, images={**row.object.images, **row.pictures})
+    )
 
 
 def _reject(row: Row, error: ServiceError | EmbedderError) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -14,11 +15,12 @@ from embedders.images.scaling import Scaling
 from service.bulk import stages
 from service.bulk.parquet import ParquetOutput, schema_of
 from service.bulk.rows import Row, from_table, to_table
-from service.bulk.stages import BulkStopped, Decode, Target, Write
-from service.domain import Collection, DataType, NamedVector, Property, Scope, Space, StoredObject
+from service.bulk.stages import BulkStopped, Decode, Embed, Target, Write
+from service.domain import Collection, DataType, NamedVector, Property, Scope, Space, StoredObject, WeightedField
 from service.errors import StoreRejected, TenantInactive
-from service.settings import WeaviateSettings
+from service.settings import Settings, WeaviateSettings
 from service.store.base import NO_TENANT, WriteFailure
+from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.store import FakeStore
 
 COLLECTION = Collection(
@@ -60,6 +62,24 @@ def row(number: int, size: int = 3, name: str = "a") -> Row:
 
 def target(output: ParquetOutput | None = None, *, stores: bool = True) -> Target:
     return Target(COLLECTION, Scope(), WeaviateSettings(), 0.0, output, stores)
+
+
+def test_rows_of_several_fragments_in_a_batch_get_the_vectors_of_their_own_pictures(monkeypatch: pytest.MonkeyPatch):
+    contents = [picture((200, 30, 30)), picture((30, 200, 30))]
+    vectors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    embedder = FakeEmbedder(dimension=3, known=dict(zip(contents, vectors, strict=True)))
+    monkeypatch.setattr(stages, "build_embedders", lambda *_: [embedder])
+    embedded = NamedVector("main", COLLECTION.vectors[0].space, (WeightedField("image"),))
+    collection = replace(COLLECTION, vectors=(embedded,))
+    rows = [
+        Row(fragment * 32, 0, object=StoredObject(UUID(int=at + 1), {}, {"image": content}))
+        for at, (fragment, content) in enumerate(zip("ab", contents, strict=True))
+    ]
+
+    embed = Embed(Settings(), replace(target(), collection=collection), truncate=False)
+    done = from_table(embed(to_table(rows)))
+
+    assert [each.object and each.object.vectors["main"].tolist() for each in done] == vectors
 
 
 def test_a_write_has_at_most_so_many_objects_and_bytes(store: SmallStore, monkeypatch: pytest.MonkeyPatch):
