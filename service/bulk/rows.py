@@ -102,6 +102,7 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
 
 def from_table(table: pa.Table) -> list[Row]:
     """Return the rows of a table that `to_table` made."""
+    objects, pictures = _unpickled(table["object"]), _unpickled(table["pictures"])
     return [
         Row(
             each["fragment"],
@@ -109,15 +110,22 @@ def from_table(table: pa.Table) -> list[Row]:
             each["place"],
             each["end"],
             each["id"],
-            None if each["object"] is None else pickle.loads(each["object"]),  # noqa: S301 -- made by to_table
-            {} if each["pictures"] is None else pickle.loads(each["pictures"]),  # noqa: S301 -- made by to_table
+            object_,
+            some or {},
             each["reason"],
             each["message"],
             each["outage"],
             {stage: each[f"{stage}_s"] for stage in STAGES},
         )
-        for each in table.to_pylist()
+        for each, object_, some in zip(
+            table.drop_columns(["object", "pictures"]).to_pylist(), objects, pictures, strict=True
+        )
     ]
+
+
+def _unpickled(column: pa.ChunkedArray) -> list[Any]:
+    """Return what `to_table` pickled, read where it lies: pictures are most of a row, and a copy costs."""
+    return [pickle.loads(each.as_buffer()) if each.is_valid else None for each in column]  # noqa: S301 -- by to_table
 
 
 def cuts(sizes: Sequence[int], most: int, max_bytes: int) -> Iterator[slice]:

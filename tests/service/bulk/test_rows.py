@@ -1,10 +1,11 @@
 from uuid import UUID
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from service.bulk import rows
-from service.bulk.rows import Row, cuts, in_parts, to_table
+from service.bulk.rows import STAGES, Row, cuts, from_table, in_parts, to_table
 from service.domain import StoredObject
 
 
@@ -31,6 +32,22 @@ def test_a_batch_of_heavy_objects_is_done_in_parts(monkeypatch: pytest.MonkeyPat
     parts = list(in_parts(to_table([*batch, Row("f", 4, end=True)])))
 
     assert [each["number"].to_pylist() for each in parts] == [[0, 1], [2, 3, 4]]
+
+
+def test_rows_that_come_back_from_a_part_of_a_table_are_as_they_were():
+    seconds = dict.fromkeys(STAGES, 0.5)
+    stored = StoredObject(UUID(int=1), {"name": "abc"}, {"image": b"JPEG"})
+    batch = [
+        Row("f", 0, "row 1", id=bytes(16), object=stored, pictures={"image": b"pixels"}, outage=True, seconds=seconds),
+        Row("f", 1, "row 2", reason="ROW_REFUSED", message="too long", seconds=seconds),
+        Row("f", 2, object=StoredObject(UUID(int=2), {}, {}), seconds=seconds),
+        Row("f", 3, end=True, seconds=seconds),
+    ]
+    table = pa.concat_tables([to_table(batch[:1]), to_table(batch[1:])])
+
+    assert from_table(table) == batch
+    assert from_table(table.slice(2)) == batch[2:]
+    assert from_table(table.slice(4)) == []
 
 
 def test_the_size_of_a_row_is_that_of_its_texts_pictures_and_vectors():
