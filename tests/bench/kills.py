@@ -58,7 +58,6 @@ STAGES = {EMBEDDER: "MapBatches(Embed)", WRITER: "MapBatches(Write)"}
 BROKEN_EVERY, TWICE_EVERY = 500, 400
 """Rows between two that are no picture, and between two that are in the table again."""
 POLL_S = 0.25
-COMMAND_S = 600.0
 STRAY_S = 90.0
 PAGE, AT_ONCE, NEAREST = 500, 8, (10, 1000)
 NEAR = 1e-4
