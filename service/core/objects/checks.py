@@ -4,10 +4,9 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cache
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -203,15 +202,10 @@ def _all_fields(collection: Collection) -> ReturnFields:
 
 
 def _find_fields(collection: Collection, returned: ReturnNames, violations: Violations) -> ReturnFields:
-
-    @cache
-    def parts(names: tuple[str, ...]) -> dict[str, Property]:
-        """Return the properties of the collection, or of the object that names lead to."""
-        return _without_blobs(parts(names[:-1])[names[-1]].nested if names else collection.properties)
-
+    parts = collection.once(_parts)
     properties, images, vectors = map(_firsts, (returned.properties, returned.images, returned.vectors))
     paths = [tuple(name.split(".")) for name in properties]
-    paths = paths or [(name,) for name in parts(()) if name not in collection.hashes]
+    paths = paths or [(name,) for name in parts[()] if name not in collection.hashes]
     for index, names in zip(properties.values(), paths, strict=False):
         _check_path(collection, parts, names, f"output.properties[{index}]", violations)
     for name, index in images.items():
@@ -227,9 +221,20 @@ def _find_fields(collection: Collection, returned: ReturnNames, violations: Viol
         elif vector.multi:
             message = f"{name!r} has several vectors for an object, which this version does not return; leave it out"
             violations.append(Violation(f"output.vectors[{index}]", message))
-    picked = _pick(parts(()).values(), paths)
+    picked = _pick(parts[()].values(), paths)
     nested = {each.name: each.nested for each in picked if each.nested}
     return ReturnFields([each.name for each in picked], list(images), list(vectors), nested)
+
+
+def _parts(collection: Collection) -> Mapping[tuple[str, ...], Mapping[str, Property]]:
+    """Return the properties of a collection at `()`, and the parts of its objects at the names that lead to them."""
+    found: dict[tuple[str, ...], Mapping[str, Property]] = {}
+    waiting: list[tuple[tuple[str, ...], Iterable[Property]]] = [((), collection.properties)]
+    while waiting:
+        path, properties = waiting.pop()
+        found[path] = _without_blobs(properties)
+        waiting += [((*path, name), each.nested) for name, each in found[path].items() if each.nested]
+    return found
 
 
 def _firsts(names: Sequence[str]) -> dict[str, int]:
@@ -246,13 +251,13 @@ def _without_blobs(properties: Iterable[Property]) -> dict[str, Property]:
 
 def _check_path(
     collection: Collection,
-    parts: Callable[[tuple[str, ...]], Mapping[str, Property]],
+    parts: Mapping[tuple[str, ...], Mapping[str, Property]],
     path: tuple[str, ...],
     where: str,
     violations: Violations,
 ) -> None:
     for depth, name in enumerate(path):
-        there = parts(path[:depth])
+        there = parts.get(path[:depth], {})
         if name in there:
             continue
         if depth:
