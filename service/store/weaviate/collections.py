@@ -57,7 +57,7 @@ class WeaviateCollections:
     async def create_collection(self, collection: Collection) -> None:
         """Create a collection, with the space binding of its named vectors in the schema."""
         name = collection_name(collection.name)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             await client.collections.create_from_dict(to_schema(collection))
         self._forget(name)
 
@@ -88,7 +88,7 @@ class WeaviateCollections:
     async def _read(self, name: str) -> Collection:
         changes = self._changes
         try:
-            async with self._connection.call(name) as client:
+            with self._connection.call(name) as client:
                 found = from_schema(await read_json(client, f"/schema/{name}"))
         except CollectionNotFound:
             raise await self._missing(name) from None
@@ -116,7 +116,7 @@ class WeaviateCollections:
 
     async def list_collections(self) -> list[Collection]:
         """Return all collections, sorted by name."""
-        async with self._connection.call() as client:
+        with self._connection.call() as client:
             schema = await read_json(client, "/schema")
         return sorted((from_schema(each) for each in schema.get("classes") or ()), key=lambda each: each.name)
 
@@ -124,7 +124,7 @@ class WeaviateCollections:
         """Change a collection into the given one, and add what is new; a repeated call changes nothing."""
         name = check_name(collection.name)
         self._forget(name)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             present = await read_json(client, f"/schema/{name}")
             if collection.reranker is not None and collection.reranker != from_schema(present).reranker:
                 await _check_module(client, collection.reranker.module)
@@ -140,7 +140,7 @@ class WeaviateCollections:
         """Bind a vector that another client made to a space and to the properties it is made of."""
         name = check_name(collection)
         self._forget(name)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             schema = await read_json(client, f"/schema/{name}")
             changed = StoreRejected(
                 f"vector {vector.name!r} of {name!r} was bound or removed meanwhile; look at it again"
@@ -164,7 +164,7 @@ class WeaviateCollections:
         """Remove a named vector from a collection and from its objects; a repeated call changes nothing."""
         name = check_name(collection)
         self._forget(name)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             version = str((await read_json(client, "/meta")).get("version"))
             if _numbers(version) < REMOVES_SOUNDLY:
                 raise StoreRejected(
@@ -195,7 +195,7 @@ class WeaviateCollections:
         if (await self.get_collection(name)).name != name:
             message = f"{name!r} is an alias; name the collection that it leads to, as GetCollection gives it"
             raise InvalidRequest([Violation("name", message)])
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             await client.collections.delete(name)
         self._forget(name)
 
@@ -210,17 +210,16 @@ class WeaviateCollections:
     async def create_alias(self, alias: Alias) -> None:
         """Give a collection another name."""
         name = collection_name(alias.name)
-        async with self._connection.call(alias.collection) as client:
+        with self._connection.call(alias.collection) as client:
             await client.alias.create(alias_name=name, target_collection=check_name(alias.collection))
         self._forget(name)
 
     async def get_alias(self, name: str) -> Alias:
         """Return an alias, even if its collection does not exist any more."""
         found = None
-        async with self._connection.call() as client:
-            # Weaviate older than 1.32 has no aliases.
-            with contextlib.suppress(WeaviateUnsupportedFeatureError):
-                found = await client.alias.get(alias_name=_alias_name(name))
+        # Weaviate older than 1.32 has no aliases.
+        with self._connection.call() as client, contextlib.suppress(WeaviateUnsupportedFeatureError):
+            found = await client.alias.get(alias_name=_alias_name(name))
         if found is None:
             raise AliasNotFound(name)
         return Alias(found.alias, found.collection)
@@ -228,16 +227,15 @@ class WeaviateCollections:
     async def list_aliases(self) -> list[Alias]:
         """Return all aliases, sorted by name."""
         found: Mapping[str, AliasReturn] = {}
-        async with self._connection.call() as client:
-            with contextlib.suppress(WeaviateUnsupportedFeatureError):
-                found = await client.alias.list_all()
+        with self._connection.call() as client, contextlib.suppress(WeaviateUnsupportedFeatureError):
+            found = await client.alias.list_all()
         return [Alias(each.alias, each.collection) for _, each in sorted(found.items())]
 
     async def update_alias(self, alias: Alias) -> None:
         """Let an alias lead to another collection."""
         name, target = _alias_name(alias.name), check_name(alias.collection)
         try:
-            async with self._connection.call(target) as client:
+            with self._connection.call(target) as client:
                 updated = await client.alias.update(alias_name=name, new_target_collection=target)
         finally:
             # Also when it is not known whether the alias was switched.
@@ -249,7 +247,7 @@ class WeaviateCollections:
         """Delete an alias, and nothing of its collection."""
         real = _alias_name(name)
         try:
-            async with self._connection.call() as client:
+            with self._connection.call() as client:
                 deleted = await client.alias.delete(alias_name=real)
         finally:
             self._forget(real)
@@ -259,26 +257,26 @@ class WeaviateCollections:
     async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
         """Add tenants to a collection with tenants; an existing tenant stays unchanged."""
         name = check_name(collection)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             await client.collections.use(name).tenants.create(tenants_to_create(tenants))
 
     async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
         """Return all tenants of a collection, or the existing ones of the given names, sorted by name."""
         name = check_name(collection)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             tenants = client.collections.use(name).tenants
             return tenants_from_weaviate(await (tenants.get_by_names(list(names)) if names else tenants.get()))
 
     async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
         """Change the activity of existing tenants."""
         name = check_name(collection)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             await client.collections.use(name).tenants.update(tenants_to_update(tenants))
 
     async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
         """Delete tenants and their objects; a tenant that does not exist is not an error."""
         name = check_name(collection)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             await client.collections.use(name).tenants.remove(list(names))
 
 

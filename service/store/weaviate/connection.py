@@ -5,7 +5,7 @@ import contextlib
 import functools
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -21,6 +21,7 @@ from weaviate.exceptions import WeaviateStartUpError
 from embedders.telemetry import tracing
 from embedders.telemetry.timing import call_times
 from service.errors import ServiceError, StoreUnavailable
+from service.process.deadlines import Deadline, Deadlines
 from service.process.metrics import STORE_FAILURES, STORE_SECONDS, STORE_UP
 from service.settings import WeaviateSettings, read_secret
 from service.settings.weaviate import Address
@@ -51,7 +52,8 @@ class Connection:
         self._api_key = read_secret(settings.api_key, settings.api_key_file)
         self._client: WeaviateAsyncClient | None = None
         self._reason = "Weaviate is not connected"
-        self._calls: set[asyncio.Timeout] = set()
+        self._deadlines = Deadlines()
+        self._calls: set[Deadline] = set()
         self._watcher: asyncio.Task[None] | None = None
         self._disposals: set[asyncio.Task[None]] = set()
         self._cuts = 0
@@ -84,8 +86,8 @@ class Connection:
         self._disconnect("the server is stopping")
         await asyncio.gather(*self._disposals)
 
-    @contextlib.asynccontextmanager
-    async def call(self, collection: str = "") -> AsyncIterator[WeaviateAsyncClient]:
+    @contextlib.contextmanager
+    def call(self, collection: str = "") -> Iterator[WeaviateAsyncClient]:
         """Bound a call: in time, by Weaviate's life, and in what it raises.
 
         Args:
@@ -97,9 +99,9 @@ class Connection:
         client = self._client
         if client is None:
             raise StoreUnavailable(self._reason)
-        limit = asyncio.timeout(self._settings.timeout_s)
+        limit = self._deadlines.after(self._settings.timeout_s)
         try:
-            async with limit:
+            with limit:
                 self._calls.add(limit)
                 try:
                     yield client
@@ -110,7 +112,7 @@ class Connection:
                 raise StoreUnavailable(self._reason) from error
             if isinstance(error, ServiceError):
                 raise
-            if isinstance(error, TimeoutError) and limit.expired():
+            if isinstance(error, TimeoutError) and limit.expired:
                 message = f"Weaviate did not answer within {self._settings.timeout_s:g} s"
                 raise StoreUnavailable(message) from error
             raise translate(error, collection) from error
@@ -200,16 +202,15 @@ class Connection:
         STORE_UP.set(0)
         log = _log.info if self._watcher is None else _log.warning
         log("weaviate disconnected", reason=reason, calls_ended=len(self._calls))
-        now = asyncio.get_running_loop().time()
         for limit in self._calls:
-            if not limit.expired():
-                limit.reschedule(now)
+            if not limit.expired:
+                limit.expire()
         # Apart from the watcher, which may be cancelled at any time.
         disposal = asyncio.create_task(self._dispose(client, set(self._calls)), name="weaviate-dispose")
         self._disposals.add(disposal)
         disposal.add_done_callback(self._disposals.discard)
 
-    async def _dispose(self, client: WeaviateAsyncClient, calls: set[asyncio.Timeout]) -> None:
+    async def _dispose(self, client: WeaviateAsyncClient, calls: set[Deadline]) -> None:
         # Closing a channel cancels its calls, which they could not tell from their caller's cancellation.
         loop = asyncio.get_running_loop()
         end = loop.time() + DRAIN_S

@@ -59,7 +59,7 @@ class WeaviateStore(WeaviateCollections):
 
     async def state(self) -> StoreState:
         """Return Weaviate's version and nodes."""
-        async with self._connection.call() as client:
+        with self._connection.call() as client:
             version = str((await read_json(client, "/meta")).get("version", ""))
             try:
                 # Without their shards, which would be thousands where a collection has tenants.
@@ -73,7 +73,7 @@ class WeaviateStore(WeaviateCollections):
         """Return how many objects a collection, or one of its tenants, holds, or how many of them fit a filter."""
         name = check_name(collection)
         fitting = None if filters is None else filter_to_weaviate(filters)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             counted = await objects_within(client, name, scope).aggregate.over_all(filters=fitting, total_count=True)
         return counted.total_count or 0
 
@@ -85,7 +85,7 @@ class WeaviateStore(WeaviateCollections):
         faults = [find_fault(each) for each in objects]
         outcomes: list[WriteFailure | None] = [StoreRejected(fault) if fault is not None else None for fault in faults]
         sound = [index for index, fault in enumerate(faults) if fault is None]
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             within, cuts = objects_within(client, name, scope), self._connection.cuts
             written = await insert(client, name, [objects[index] for index in sound], scope)
             stored = [objects[index].id for index, outcome in zip(sound, written, strict=True) if outcome is None]
@@ -116,7 +116,7 @@ class WeaviateStore(WeaviateCollections):
         if not ids:
             return {}
         nameless = await self._means_nameless(name, fields.vectors)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             reply = await ask(client, objects_request(name, ids, fields, scope, nameless=nameless))
             return {each.id: each for each in read_objects(reply, fields)}
 
@@ -126,7 +126,7 @@ class WeaviateStore(WeaviateCollections):
         fault = find_fault(StoredObject(change.id, change.properties, {}, change.vectors))
         if fault is not None:
             raise StoreRejected(fault)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             await update_in_weaviate(objects_within(client, name, scope), change)
 
     async def reindex_vector(
@@ -147,11 +147,11 @@ class WeaviateStore(WeaviateCollections):
         targets = spec.query.targets if isinstance(spec.query, Blend) else spec.query
         searched = targets.vectors if isinstance(targets, TargetVectors) else ()
         nameless = await self._means_nameless(name, (*searched, *spec.fields.vectors))
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             return read_hits(await ask(client, search_request(name, spec, nameless=nameless)), spec)
 
     async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
         """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one."""
         name = check_name(collection)
-        async with self._connection.call(name) as client:
+        with self._connection.call(name) as client:
             return await delete_fitting(objects_within(client, name, scope), filters)

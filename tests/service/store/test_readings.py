@@ -2,8 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 from weakref import ref
 
@@ -18,14 +18,13 @@ class Request:
 
 
 class Failing:
-    """A connection whose calls fail after a moment."""
+    """A connection whose calls fail."""
 
     available = True
 
-    @asynccontextmanager
-    async def call(self, name: str = "") -> AsyncIterator[None]:
+    @contextmanager
+    def call(self, name: str = "") -> Iterator[None]:
         """Fail."""
-        await asyncio.sleep(0)
         if name:
             raise StoreUnavailable("Weaviate does not answer")
         yield
