@@ -18,7 +18,7 @@ from embedders.images.decoders import LEAST_PROCESSES, MOST_PROCESSES, Decoders
 from embedders.nim.embedder import NimConfig
 from embedders.nim.reranking import NimRerankConfig
 from embedders.reranking import WatchedReranker
-from service.fetching import Fetcher, load_origins
+from service.fetching import Fetcher, Origin, load_origins
 from service.settings import (
     ClipSettings,
     InvalidSettings,
@@ -117,8 +117,17 @@ def build_fetcher(settings: Settings) -> Fetcher:
     Raises:
         InvalidSettings: the list cannot be read, or breaks rules.
     """
+    return Fetcher(listed_origins(settings))
+
+
+def listed_origins(settings: Settings) -> tuple[Origin, ...]:
+    """Return the origins that images may be fetched from.
+
+    Raises:
+        InvalidSettings: the list cannot be read, or breaks rules.
+    """
     file = settings.fetch.origins_file
-    return Fetcher() if file is None else Fetcher(load_origins(file))
+    return () if file is None else load_origins(file)
 
 
 def embedder_configs(

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.bulk import PATIENCE_S
 from service.bulk.accounts import Accounts, Progress
+from service.bulk.fetching import Web
 from service.bulk.ledger import Ledger, name_of
 from service.bulk.loop import BackgroundLoop
 from service.bulk.parquet import ParquetOutput, checked_location, schema_of
@@ -15,13 +16,18 @@ from service.bulk.reading import Reading
 from service.bulk.reconciling import SAMPLE, Reconciliation, count_objects, look_into
 from service.bulk.stages import Target
 from service.domain import Collection, Scope
+from service.error_table import reason_for
+from service.errors import ImageUriNotAllowed
+from service.fetching import Fetcher, Origin
 from service.settings import Settings, WeaviateSettings
 from service.sources.errors import InvalidMapping
 from service.sources.fragments import Fragment, fragments, schema
 from service.sources.mapping import Mapping as ColumnMapping
 from service.sources.mapping import Plan
+from service.sources.schema import Schema
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
+from service.wiring import listed_origins
 
 BEFORE = "_objects_before"
 
@@ -90,6 +96,7 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         BulkStopped: an embedder or Weaviate fails for too long; what is done counts, and a repetition goes on.
         InvalidSource: the input cannot be read.
         InvalidMapping: it does not fit the collection.
+        InvalidSettings: the list of origins is wrong.
         LedgerFailed: the ledger cannot be read or written, or another command has begun with it.
         ServiceError: the collection cannot take the objects, the ledger is of another job, or the output is of another
             ledger or cannot be written.
@@ -98,13 +105,13 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         job = replace(job, output=checked_location(job.output))
     found = fragments(job.locations)
     columns = schema(found)
+    origins = listed_origins(settings)
     ledger = Ledger(job.ledger)
     with _store(settings) as (loop, store, where):
         collection = loop.run(store.get_collection(job.collection))
-        plan = job.mapping.bind(columns, collection)
-        if plan.tenant:
-            raise InvalidMapping([f"{plan.tenant!r}: a bulk job is for one tenant; name it with --tenant"])
-        reading = Reading(plan, collection, job.tenant)
+        plan = _plan(job, columns, collection)
+        web = Web(origins, settings.limits.max_image_bytes, job.patience_s)
+        reading = Reading(plan, collection, job.tenant, web)
         output = _output(job, collection, plan, ledger.run)
         target = Target(collection, Scope(job.tenant), where, job.patience_s, output, job.stores)
         before = loop.run(count_objects(store, collection, target.scope))
@@ -131,6 +138,54 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
             if not reconciliation.faults:
                 ledger.leave()
     return Result(len(named), len(named) - len(left), progress, reconciliation)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a job would do.
+
+    Attributes:
+        found: fragments of the input.
+        columns: their columns.
+        plan: what becomes of each row.
+        origins: from where pictures would be fetched.
+    """
+
+    found: Sequence[Fragment]
+    columns: Schema
+    plan: Plan
+    origins: tuple[Origin, ...]
+
+    def refusal(self, uri: str) -> str:
+        """Return why a picture would not be fetched, as far as that is known without asking anyone; else empty."""
+        try:
+            Fetcher(self.origins).check(uri)
+        except ImageUriNotAllowed as error:
+            return f"{reason_for(error)}: {error}"
+        return ""
+
+
+def look(job: Job, settings: Settings) -> Look:
+    """Return what a job would do, and do nothing.
+
+    Raises:
+        InvalidSource: the input cannot be read.
+        InvalidMapping: it does not fit the collection.
+        InvalidSettings: the list of origins is wrong.
+        ServiceError: there is no such collection.
+    """
+    found = fragments(job.locations)
+    columns = schema(found)
+    with _store(settings) as (loop, store, _):
+        plan = _plan(job, columns, loop.run(store.get_collection(job.collection)))
+    return Look(found, columns, plan, listed_origins(settings))
+
+
+def _plan(job: Job, columns: Schema, collection: Collection) -> Plan:
+    plan = job.mapping.bind(columns, collection)
+    if plan.tenant:
+        raise InvalidMapping([f"{plan.tenant!r}: a bulk job is for one tenant; name it with --tenant"])
+    return plan
 
 
 def _begin(ledger: Ledger, output: ParquetOutput | None, run: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,8 +31,9 @@ from embedders.clip.config import ClipConfig
 from embedders.contract import EmbedderSpec
 from embedders.errors import EmbedderError
 from embedders.images.scaling import Scaling
+from service.bulk.patience import BulkStopped
 from service.bulk.reading import Reading, read_fragment
-from service.bulk.stages import BulkStopped, Decode, Embed, Target, Write
+from service.bulk.stages import Decode, Embed, Target, Write
 from service.domain import Collection
 from service.errors import CollectionNotBound, ServiceError, SpaceMismatch
 from service.settings import ClipSettings, Settings

@@ -1,17 +1,20 @@
 """The first stage: rows of a fragment become objects that fit the collection, with ids that stay the same."""
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from time import perf_counter
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
 
+from service.bulk.fetching import NOTHING, Fetched, Fetching, Web
 from service.bulk.rows import Row, to_table
 from service.core.objects.checks import DraftObject, content_id
 from service.domain import Collection, StoredObject, hash_image
+from service.errors import ImageUnreachable
 from service.sources.errors import InvalidSource, RowRefused
 from service.sources.fragments import read
 from service.sources.mapping import NewObject, Plan
@@ -31,38 +34,68 @@ class Reading:
         plan: which column is what.
         collection: what objects fit.
         tenant: whose they are; part of ids that come from the content.
+        web: from where pictures that rows refer to are fetched.
     """
 
     plan: Plan
     collection: Collection
     tenant: str
+    web: Web = NOTHING
 
-    def row(self, fragment: str, number: int, source: SourceRow) -> Row:
-        """Return a row of a fragment with its object, or with why it becomes none.
+    def rows(self, fragment: str, sources: Iterable[SourceRow]) -> Iterator[Row]:
+        """Yield rows of a fragment with their objects, or with why they become none.
 
         Raises:
-            InvalidSource: a picture that it refers to cannot be read now, but perhaps later.
+            InvalidSource: a picture that one refers to cannot be read now, but perhaps later.
+            BulkStopped: pictures cannot be fetched on this machine.
         """
+        with Fetching(self.web) as fetching:
+            drafts = (self._draft(fragment, number, each) for number, each in enumerate(sources))
+            for (row, new, where), fetched in fetching.ahead((each, self._uris(each[1])) for each in drafts):
+                if new is not None:
+                    self._complete(row, new, fetched, where)
+                yield row
+
+    def _draft(self, fragment: str, number: int, source: SourceRow) -> tuple[Row, NewObject | None, SourceRow]:
         row = Row(fragment, number, source.where)
         try:
-            row.object = self._stored(self.plan.object(source))
+            return row, self.plan.object(source), source
         except RowRefused as error:
             row.reject(REFUSED, ": ".join(filter(None, (error.column, error.reason, error.detail))))
-        else:
-            row.id = row.object.id.bytes
-        return row
+            return row, None, source
 
-    def _stored(self, new: NewObject) -> StoredObject:
-        images = dict(new.images)
-        id_ = UUID(new.id) if new.id else self._content_id(new)
+    def _uris(self, new: NewObject | None) -> Mapping[str, str]:
+        return {} if new is None else self.plan.uris(new)
+
+    def _complete(self, row: Row, new: NewObject, fetched: Fetched, source: SourceRow) -> None:
+        """Give a row its object with the pictures that it refers to."""
+        for name, each in fetched.items():
+            if isinstance(each, ImageUnreachable):
+                raise InvalidSource(source.location, f"{source.spot}: the picture cannot be fetched: {each}")
+            if not isinstance(each, bytes):
+                # With gRPC and metrics, which reading needs for nothing else.
+                from service.core.pictures import fault_at  # noqa: PLC0415
+                from service.error_table import reason_for  # noqa: PLC0415
+
+                error = fault_at(each, name)
+                row.reject(reason_for(error), str(error))
+                return
+        found = {name: each for name, each in fetched.items() if isinstance(each, bytes)}
+        images = {name: found[name] if isinstance(each, str) else each for name, each in new.images.items()}
+        row.object = self._stored(new, images)
+        row.pictures = {name: each for name, each in found.items() if name not in images}
+        row.id = row.object.id.bytes
+
+    def _stored(self, new: NewObject, images: dict[str, bytes]) -> StoredObject:
+        id_ = UUID(new.id) if new.id else self._content_id(new, images)
         hashes = {name: hash_image(each) for name, each in images.items() if name in self.collection.hashes}
         return StoredObject(id_, dict(new.properties), images, dict(new.vectors), hashes)
 
-    def _content_id(self, new: NewObject) -> UUID:
+    def _content_id(self, new: NewObject, images: Mapping[str, bytes]) -> UUID:
         """Return the id that the service gives an object of this content."""
         vectors = {name: each.astype("<f4").tobytes() for name, each in new.vectors.items()}
         return content_id(
-            self.collection.name, DraftObject("", "", _json(new.properties), new.images, vectors), self.tenant
+            self.collection.name, DraftObject("", "", _json(new.properties), images, vectors), self.tenant
         )
 
 
@@ -86,18 +119,16 @@ def read_fragment(items: pa.Table, reading: Reading) -> Iterator[pa.Table]:
 def _batches(name: str, fragment: Any, reading: Reading) -> Iterator[list[Row]]:
     """Yield the rows of a fragment, a few at a time, each with the time that it took."""
     batch: list[Row] = []
-    count = size = 0
+    size = 0
     start_s = perf_counter()
-    for sources in read(fragment, reading.plan.columns):
-        for source in sources:
-            row = reading.row(name, count, source)
-            row.seconds["read"], start_s = (now_s := perf_counter()) - start_s, now_s
-            count += 1
-            size += 0 if row.object is None else sum(map(len, row.object.images.values()))
-            batch.append(row)
-            if len(batch) == ROWS or size > ROWS_BYTES:
-                yield batch
-                batch, size, start_s = [], 0, perf_counter()
+    for row in reading.rows(name, chain.from_iterable(read(fragment, reading.plan.columns))):
+        row.seconds["read"], start_s = (now_s := perf_counter()) - start_s, now_s
+        images = {} if row.object is None else row.object.images
+        size += sum(map(len, (*images.values(), *row.pictures.values())))
+        batch.append(row)
+        if len(batch) == ROWS or size > ROWS_BYTES:
+            yield batch
+            batch, size, start_s = [], 0, perf_counter()
     if batch:
         yield batch
 

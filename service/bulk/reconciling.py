@@ -9,7 +9,8 @@ from itertools import islice
 from uuid import UUID
 
 from service.bulk.ledger import Totals
-from service.bulk.stages import Target, patiently
+from service.bulk.patience import patiently
+from service.bulk.stages import Target
 from service.core.objects.writing import IndexEntries
 from service.domain import Collection, ReturnFields, Scope
 from service.errors import StoreUnavailable, TenantNotFound

@@ -44,7 +44,8 @@ class Row:
         end: whether this is no row, but says that the fragment ends after so many rows.
         id: of the object that it becomes, 16 bytes; empty if it becomes none.
         object: what to store, first without computed vectors; None once it is stored.
-        pictures: pictures in the size that the model reads, by property; empty where the embedder itself reads them.
+        pictures: what is embedded but not stored, by property: pictures in the size that the model reads, where the
+            embedder does not read them itself, and those of which only the reference is stored.
         reason: why it is not stored, as the name of an ErrorReason; empty if nothing is wrong.
         message: the same in words.
         outage: whether Weaviate did not answer when it was written first.
@@ -147,7 +148,8 @@ def cuts(sizes: Sequence[int], most: int, max_bytes: int) -> Iterator[slice]:
 
 def in_parts(table: pa.Table) -> Iterator[pa.Table]:
     """Yield a batch in parts whose objects fit in memory: Ray makes batches by rows, whatever they weigh."""
-    sizes = pc.fill_null(pc.binary_length(table["object"]), 0).to_pylist()
+    lengths = [pc.fill_null(pc.binary_length(table[name]), 0) for name in ("object", "pictures")]
+    sizes = pc.add(*lengths).to_pylist()
     for part in cuts(sizes, len(sizes), PART_BYTES):
         yield table.slice(part.start, part.stop - part.start)
 

@@ -5,10 +5,9 @@ Embedding and writing are the service's own code, so that spaces, weights, check
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
 from uuid import UUID
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from embedders.images.scaling import Scaling
 from service.bulk.ledger import LedgerFailed
 from service.bulk.loop import BackgroundLoop
 from service.bulk.parquet import ParquetOutput
+from service.bulk.patience import BulkStopped, patiently
 from service.bulk.rows import Row, cuts, from_table, in_parts, timed, to_table
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, check_native
@@ -32,8 +32,6 @@ from service.settings import Settings, WeaviateSettings
 from service.store.weaviate import WeaviateStore
 from service.wiring import build_decoders, build_embedders, replicas
 
-MAX_PAUSE_S = 20.0
-"""The longest pause between two attempts with an embedder or a store that is down."""
 WRITE_OBJECTS = 100
 """Objects in one write; more save no time."""
 WRITE_BYTES = 16 * 1024 * 1024
@@ -44,12 +42,6 @@ DECODE_ATTEMPTS = 3
 """How often a picture may fail in its process for no known reason before its row is rejected."""
 AGAIN = (EmbedderUnavailable, AnswerInvalid)
 """What may pass: the backend is down or busy, or gave one bad answer."""
-
-T = TypeVar("T")
-
-
-class BulkStopped(Exception):
-    """The run cannot go on: an embedder, the store or a source fails for longer than it waits. Repeat the command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +101,10 @@ class Decode:
 
     async def _decode_row(self, row: Row) -> None:
         assert row.object is not None, "the row is alive"
-        pictures = {name: content for name, content in row.object.images.items() if name in self._fields}
-        made = {}
-        for name, content in pictures.items():
+        made = dict(row.pictures)
+        for name, content in {**row.object.images, **row.pictures}.items():
+            if name not in self._fields:
+                continue
             try:
                 made[name] = await patiently(partial(self._scaled, content), EmbedderUnavailable, self._patience_s)
             except InputRejected as error:
@@ -295,36 +288,16 @@ class Write:
 
 
 def _candidate(row: Row) -> Candidate:
-    """Return a row's object as what vectors are made for: with pictures in the model's size, if they were scaled."""
+    """Return a row's object as what vectors are made for.
+
+    Its pictures are in the model's size, if they were scaled. Where only a reference is stored, they take its place.
+    """
     assert row.object is not None, "the row is alive"
+    properties = {name: value for name, value in row.object.properties.items() if name not in row.pictures}
+    images = {**row.object.images, **row.pictures}
     # A batch has rows of several fragments, and vectors go to candidates by their paths.
-    return Candidate(
-        f"{row.fragment}.row{row.number}", replace(row.object, images={**row.object.images, **row.pictures})
-    )
+    return Candidate(f"{row.fragment}.row{row.number}", replace(row.object, properties=properties, images=images))
 
 
 def _reject(row: Row, error: ServiceError | EmbedderError) -> None:
     row.reject(reason_for(error), str(error))
-
-
-async def patiently(
-    attempt: Callable[[], Awaitable[T]], passing: Any, patience_s: float, *, first_pause_s: float = 0.5
-) -> T:
-    """Try something again for as long as it fails by what may pass, and return what it returns.
-
-    Args:
-        attempt: what to try.
-        passing: types of errors after which to try again.
-        patience_s: after so long the error is raised.
-        first_pause_s: the pause after the first failure; each further one is twice as long.
-    """
-    until_s, pause_s = time.monotonic() + patience_s, first_pause_s
-    while True:
-        try:
-            return await attempt()
-        except passing as error:
-            wait_s = max(pause_s, getattr(error, "retry_after_s", 0.0))
-            if time.monotonic() + wait_s > until_s:
-                raise
-        await asyncio.sleep(wait_s)
-        pause_s = min(2 * pause_s, MAX_PAUSE_S)

@@ -1,5 +1,7 @@
 """`vecgate bulk`: large tables of pictures into a collection, on one machine or on many."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
@@ -7,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from service.bulk import PATIENCE_S
 from service.cli.connection import TenantOption
-from service.cli.importing import ColumnsOption, MapOption
+from service.cli.importing import ColumnsOption, DryRunOption, ImagesOption, MapOption
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, Doing, fail, note, progress_console, say
 
 if TYPE_CHECKING:
@@ -65,7 +67,10 @@ BatchOption = Annotated[
     int, typer.Option("--batch", min=0, max=2048, help="Rows that an embedder takes at a time; 0: 256.")
 ]
 PatienceOption = Annotated[
-    float, typer.Option("--patience", min=0, help="Seconds to wait for a Weaviate or a NIM that does not answer.")
+    float,
+    typer.Option(
+        "--patience", min=0, help="Seconds to wait for what does not answer: Weaviate, a NIM, an origin of pictures."
+    ),
 ]
 
 
@@ -78,6 +83,7 @@ def bulk(
     only_output: OnlyOutputOption = False,
     mapping: MapOption = None,
     columns: ColumnsOption = None,
+    images: ImagesOption = "",
     key: KeyOption = "",
     tenant: TenantOption = "",
     truncate: TruncateOption = False,
@@ -86,6 +92,7 @@ def bulk(
     writers: WritersOption = 0,
     batch: BatchOption = 0,
     patience: PatienceOption = PATIENCE_S,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Embed tables of pictures and store each row once, on this machine or on the Ray cluster of RAY_ADDRESS.
 
@@ -103,30 +110,53 @@ def bulk(
         fail(f"{NEEDS_BULK} (there is no module {error.name})", EXIT_WRONG_USE)
     try:
         chosen = Mapping() if mapping is None else Mapping.load(mapping)
-        chosen = chosen.with_options([*(columns or ()), *([f"{key}=id"] if key else ())])
+        chosen = chosen.with_options([*(columns or ()), *([f"{key}=id"] if key else ())], images)
     except InvalidMapping as error:
         fail("the mapping is wrong:", EXIT_WRONG_USE, more=error.faults)
     ledger = ledger or f"vecgate-bulk/{collection}"
     sizes = Sizes(decoders, embedders, writers, batch)
-    result = _run(
-        Job(locations, collection, ledger, chosen, tenant, truncate, sizes, patience, output, not only_output)
-    )
+    job = Job(locations, collection, ledger, chosen, tenant, truncate, sizes, patience, output, not only_output)
+    if dry_run:
+        _show_dry_run(job)
+        return
+    result = _run(job)
     show_result(result)
     if result.faults:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_dry_run(job: "Job") -> None:
+    """Print what a job would do, and end the command with a failure if rows would be refused."""
+    from service.bulk.job import look  # noqa: PLC0415 -- an extra
+    from service.cli.tables import Tables, show_dry_run  # noqa: PLC0415 -- an extra
+    from service.settings import load_settings  # noqa: PLC0415 -- with the server only
+
+    with _one_line(job):
+        found = look(job, load_settings())
+    tables = Tables(found.found, found.columns, job.mapping)
+    if not show_dry_run(tables, found.plan, found.refusal, exists=True, limit=None):
         raise typer.Exit(EXIT_FAILED)
 
 
 def _run(job: "Job") -> "Result":
     """Run a job, and end the command with one line if it cannot."""
     from service.bulk.job import run  # noqa: PLC0415 -- an extra
-    from service.bulk.stages import BulkStopped  # noqa: PLC0415 -- an extra
+    from service.settings import load_settings  # noqa: PLC0415 -- with the server only
+
+    with _one_line(job), _Shown() as shown:
+        return run(job, load_settings(), shown.advance)
+
+
+@contextmanager
+def _one_line(job: "Job") -> Iterator[None]:
+    """End the command with one line, or one for each fault, if a job cannot be done."""
+    from service.bulk.patience import BulkStopped  # noqa: PLC0415 -- an extra
     from service.errors import ServiceError  # noqa: PLC0415 -- with the server only
-    from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- with the server only
+    from service.settings import InvalidSettings  # noqa: PLC0415 -- with the server only
     from service.sources.errors import InvalidMapping, InvalidSource  # noqa: PLC0415 -- an extra
 
     try:
-        with _Shown() as shown:
-            return run(job, load_settings(), shown.advance)
+        yield
     except InvalidSettings as error:
         fail("the settings are wrong:", EXIT_WRONG_USE, more=[f"  {line}" for line in str(error).splitlines()])
     except InvalidMapping as error:

@@ -121,7 +121,18 @@ ColumnsOption = Annotated[
     typer.Option(
         "--column",
         metavar="COLUMN=PROPERTY",
-        help="What a column becomes: a property, a named vector, id, tenant, or nothing to leave it out. Repeatable.",
+        help="What a column becomes: a property, a named vector, id, tenant, several of them with commas, or nothing "
+        "to leave it out. A text that becomes an image refers to it, by a path or a URL. Repeatable.",
+        show_default=False,
+    ),
+]
+ImagesOption = Annotated[
+    str,
+    typer.Option(
+        "--images",
+        metavar="LOCATION",
+        help="Folder, such as s3://bucket/pictures, below which the pictures are that rows refer to; without it, that "
+        "of the table.",
         show_default=False,
     ),
 ]
@@ -129,6 +140,10 @@ ColumnsOption = Annotated[
 
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show the mapping, the first rows and what would be refused; store nothing.")
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Import the first so many pictures or rows.", show_default=False),
 ]
 NoPropertiesOption = Annotated[
     bool, typer.Option("--no-properties", help="Of a folder of pictures: ignore CSV and JSONL files.")
@@ -142,6 +157,7 @@ def import_(
     collection: Annotated[str, typer.Option("--collection", metavar="NAME", help="Created if it does not exist.")],
     map_: MapOption = None,
     columns: ColumnsOption = None,
+    images: ImagesOption = "",
     dry_run: DryRunOption = False,
     properties: PropertiesOption = None,
     no_properties: NoPropertiesOption = False,
@@ -151,10 +167,7 @@ def import_(
         typer.Option("--embedder", help="The embedder, used when the collection is created.", show_default=False),
     ] = "",
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that the model cannot read whole.")] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="Import the first so many pictures or rows.", show_default=False),
-    ] = None,
+    limit: LimitOption = None,
     resume: ResumeOption = None,
     duplicates: DuplicatesOption = None,
     threshold: ThresholdOption = None,
@@ -181,7 +194,7 @@ def import_(
         duplicates=duplicates,
         threshold=threshold,
     )
-    if map_ is None and not columns and (folder := _picture_folder(sources)):
+    if map_ is None and not (columns or images) and (folder := _picture_folder(sources)):
         pictures = read_folder(folder, properties, no_properties=no_properties, limit=limit)
         with connected(context, address) as client:
             import_pictures(client, pictures, chosen)
@@ -192,7 +205,7 @@ def import_(
         from service.cli import tables  # noqa: PLC0415 -- not there with the command line alone
     except ImportError:
         fail(NEEDS_TABLES, EXIT_WRONG_USE)
-    found = tables.open_tables(sources, tables.mapping_of(map_, columns or ()))
+    found = tables.open_tables(sources, tables.mapping_of(map_, columns or (), images))
     with connected(context, address) as client:
         tables.import_tables(client, found, chosen)
 

@@ -10,7 +10,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 
-from vecgate.client import Object
+from vecgate.client import Object, Reference
 
 HEADER = "vecgate import journal 1"
 LINE = re.compile(r"([0-9a-f-]{36}) ([0-9a-f]{64})")
@@ -65,7 +65,7 @@ class Journal:
 
     def digest(self, object_: Object, tenant: str = "") -> str:
         """Return a digest of an object with all its contents, and of its tenant where it has its own."""
-        images = {name: hashlib.sha256(content).hexdigest() for name, content in object_.images.items()}
+        images = {name: _picture(each) for name, each in object_.images.items()}
         content = [self._collection, tenant or self._tenant, object_.id, dict(object_.properties), images]
         if object_.vectors:
             content.append({name: np.asarray(values).tolist() for name, values in object_.vectors.items()})
@@ -91,6 +91,11 @@ class Journal:
             self._file.truncate(0)
             self._file.write(HEADER + "\n")
             self._file.flush()
+
+
+def _picture(image: bytes | Reference) -> str:
+    """Return what stands for a picture: a digest, or the URI of one that the server fetches."""
+    return image.uri if isinstance(image, Reference) else hashlib.sha256(image).hexdigest()
 
 
 def _key(id_: str, tenant: str) -> str:

@@ -28,7 +28,15 @@ from service.cli.output import (
     to_terminal,
 )
 from service.cli.pictures import outcome_reason
-from service.domain.collections import Collection, DataType, MultiTenancy, NamedVector, Property, Space
+from service.domain.collections import (
+    Collection,
+    DataType,
+    MultiTenancy,
+    NamedVector,
+    Property,
+    Space,
+    WeightedField,
+)
 from service.sources import (
     Fragment,
     InvalidMapping,
@@ -44,7 +52,7 @@ from service.sources import (
     schema,
 )
 from service.sources.rows import size_of
-from vecgate.client import Client, ImportOutcome, Object, VecgateError
+from vecgate.client import Client, ImportOutcome, Object, Reference, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -54,6 +62,8 @@ VECTOR = "default"
 """The named vector of a collection that is created for a source."""
 TRIED_ROWS = 1000
 """Rows that a dry run tries."""
+MAX_TRIED = 20
+"""Places on the web of which a dry run tries a picture."""
 GROUP_ROWS, GROUP_BYTES = 1000, 2**25
 """Objects, and their bytes, that are held to be sent by tenant."""
 SHOWN_ROWS = 3
@@ -126,10 +136,10 @@ class Tables:
     mapping: Mapping
 
 
-def mapping_of(file: Path | None, columns: Sequence[str]) -> Mapping:
+def mapping_of(file: Path | None, columns: Sequence[str], images: str) -> Mapping:
     """Return the mapping of a file and of options; end the command if there is a fault."""
     try:
-        return (Mapping() if file is None else Mapping.load(file)).with_options(columns)
+        return (Mapping() if file is None else Mapping.load(file)).with_options(columns, images)
     except InvalidMapping as error:
         _fail_with(error)
 
@@ -165,7 +175,7 @@ def import_tables(client: Client, tables: Tables, chosen: Import) -> None:
     found, exists = collection_for(client, chosen, tables)
     plan = plan_for(tables, to_domain(found))
     if chosen.dry_run:
-        fine = show_dry_run(tables, plan, exists=exists, limit=chosen.limit)
+        fine = show_dry_run(tables, plan, Trial(client, found).refusal, exists=exists, limit=chosen.limit)
         raise typer.Exit(0 if fine else EXIT_FAILED)
     with chosen.journal() as journal:
         if not exists:
@@ -255,7 +265,11 @@ def create(client: Client, wanted: pb.Collection) -> None:
 def to_domain(found: pb.Collection) -> Collection:
     """Return a collection as sources know it: properties, named vectors with their spaces, whether it has tenants."""
     vectors = (
-        NamedVector(each.name, Space(each.space, each.dimension, each.model) if each.space else None)
+        NamedVector(
+            each.name,
+            Space(each.space, each.dimension, each.model) if each.space else None,
+            tuple(WeightedField(name.name) for name in each.image_fields),
+        )
         for each in found.vectors
     )
     tenants = MultiTenancy() if found.multi_tenancy.enabled else None
@@ -330,7 +344,8 @@ class Sending:
                 self.summary.failures.add(_reason_of(new), _place_of(new))
                 self._show()
                 continue
-            made = Object(new.properties, new.images, new.vectors, new.id)
+            images = {name: Reference(each) if isinstance(each, str) else each for name, each in new.images.items()}
+            made = Object(new.properties, images, new.vectors, new.id)
             digest = self.journal.digest(made, new.tenant) if self.journal else ""
             if self.journal and self.journal.has(made.id, digest, new.tenant):
                 self.summary.skipped += 1
@@ -401,14 +416,49 @@ def _sample(tables: Tables, plan: Plan) -> Iterator[bytes]:
     """Yield the pictures of the first rows that have any."""
     for _, made in islice(readable_rows(tables.found, plan, []), SAMPLE):
         if not isinstance(made, RowRefused):
-            yield from made.images.values()
+            yield from (each for each in made.images.values() if isinstance(each, bytes))
 
 
-def show_dry_run(tables: Tables, plan: Plan, *, exists: bool, limit: int | None) -> bool:
-    """Print the mapping, the first rows and what would be refused, and return whether nothing would be."""
+@dataclass(slots=True)
+class Trial:
+    """Lets the server fetch the first picture of each place on the web: only it knows its list of origins.
+
+    Attributes:
+        client: the connection.
+        collection: whose embedder gets the pictures.
+    """
+
+    client: Client
+    collection: pb.Collection
+    _tried: set[str] = field(default_factory=set)
+
+    def refusal(self, uri: str) -> str:
+        """Return why the server has not fetched a picture; empty if it has, or if it has fetched another from there."""
+        origin = "/".join(uri.split("/", 3)[:3])
+        if origin in self._tried or len(self._tried) == MAX_TRIED:
+            return ""
+        self._tried.add(origin)
+        embedders = [each.embedder for each in self.collection.vectors if each.image_fields]
+        try:
+            fault = self.client.embed([Reference(uri)], embedder=next(iter(embedders), "")).items[0].error
+        except VecgateError as error:
+            fault = error
+        return "" if fault is None else outcome_reason(fault)
+
+
+def show_dry_run(tables: Tables, plan: Plan, refusal: Callable[[str], str], *, exists: bool, limit: int | None) -> bool:
+    """Print the mapping, the first rows and what would be refused, and return whether nothing would be.
+
+    Args:
+        tables: what is to be imported.
+        plan: what becomes of each row.
+        refusal: returns why a picture on the web is not fetched; empty if nothing is known against it.
+        exists: whether the collection does.
+        limit: how many rows to try; None for TRIED_ROWS.
+    """
     kind, count = tables.columns.kind, len({each.location for each in tables.found})
     say(f"{plan.collection}{'' if exists else ' (would be created)'}: {kind}, files or folders: {count}", style="bold")
-    targets = plan.targets()
+    targets = _targets(tables.columns, plan)
     shown = {each.name: each.words for each in tables.columns.columns if each.name in plan.unused}
     shown |= {path: found.words for path in targets if (found := tables.columns.find(path))}
     print_table(
@@ -421,12 +471,24 @@ def show_dry_run(tables: Tables, plan: Plan, *, exists: bool, limit: int | None)
         if isinstance(made, RowRefused):
             refused.add(_reason_of(made), _place_of(made))
             continue
+        faults = [(name, why) for name, uri in plan.uris(made).items() if (why := refusal(uri))]
+        if faults:
+            name, why = faults[0]
+            refused.add(f"{name}: {why}", row.where)
+            continue
         fine += 1
         if fine <= SHOWN_ROWS:
             say(f"{row.where}: {_shown_object(made)}")
     say(f"{fine} rows tried without a fault, {refused.count} would be refused; nothing is stored")
     show_failures(refused, unreadable)
     return not (refused.count or unreadable)
+
+
+def _targets(columns: Schema, plan: Plan) -> dict[str, str]:
+    """Return what becomes of each column, and which of them refer to pictures."""
+    names = {column for column, each in plan.properties.items() if each.name in plan.references}
+    names |= {each for each in plan.images if (found := columns.find(each)) and found.type is DataType.TEXT}
+    return {column: f"{word} (by reference)" if column in names else word for column, word in plan.targets().items()}
 
 
 def show_failures(failures: Failures, unreadable: Sequence[str]) -> None:
@@ -455,6 +517,10 @@ def _shown_object(made: NewObject) -> str:
     parts: list[Any] = [f"id {made.id}"] if made.id else []
     parts += [f"tenant {made.tenant}"] if made.tenant else []
     parts += [f"{name}={shorten(str(value))}" for name, value in made.properties.items()]
-    parts += [f"{name}: {len(content)} bytes" for name, content in made.images.items()]
+    parts += [
+        # A signature in a query is a secret.
+        f"{name}: {each.partition('?')[0]}" if isinstance(each, str) else f"{name}: {len(each)} bytes"
+        for name, each in made.images.items()
+    ]
     parts += [f"{name}: a vector of {len(vector)}" for name, vector in made.vectors.items()]
     return ", ".join(parts)

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from posixpath import normpath
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from service.sources import pictures, text
 from service.sources.errors import InvalidMapping, InvalidSource, RowRefused, Unfit
 from service.sources.rows import MAX_VALUE_BYTES, Row
 from service.sources.schema import NOTHING, Column, Schema, value_at
-from service.sources.storage import read_file, scheme_of
+from service.sources.storage import WEB, read_file, scheme_of
 from service.sources.values import as_key, converted, misfit
 
 Made = TypeVar("Made")
@@ -42,14 +43,14 @@ class NewObject:
         id: a UUID as text; empty where no column gives it, so that it is derived from the content.
         tenant: its tenant; empty where no column gives it.
         properties: values by name, as the domain has them; absent ones are left out.
-        images: encoded pictures by blob property.
+        images: by blob property, encoded pictures; a text is the http or https URI of one that is to be fetched.
         vectors: float32 vectors of shape (dimension,) by named vector.
     """
 
     id: str = ""
     tenant: str = ""
     properties: AbstractMapping[str, PropertyValue] = field(default_factory=dict)
-    images: AbstractMapping[str, bytes] = field(default_factory=dict)
+    images: AbstractMapping[str, bytes | str] = field(default_factory=dict)
     vectors: AbstractMapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -59,7 +60,8 @@ class Mapping:
 
     Attributes:
         columns: what a column becomes, by its name or "column.field" of a struct: a property, a named vector, `id`, or
-            `tenant`; empty to leave it out.
+            `tenant`; several with commas between them, such as a blob property for the picture behind a reference and
+            a text property for the reference; empty to leave it out.
         images: the folder below which referenced pictures are; empty for the folder of the table.
         spaces: the space of vectors, by named vector, for files that do not say it.
     """
@@ -93,8 +95,8 @@ class Mapping:
             raise InvalidMapping(faults)
         return cls(told.get("columns", {}), images, told.get("spaces", {}))
 
-    def with_options(self, options: Sequence[str]) -> "Mapping":
-        """Return the mapping with options of the form COLUMN=PROPERTY.
+    def with_options(self, options: Sequence[str], images: str = "") -> "Mapping":
+        """Return the mapping with options of the form COLUMN=PROPERTY, and the folder of pictures if one is given.
 
         Raises:
             InvalidMapping: an option has another form.
@@ -102,9 +104,8 @@ class Mapping:
         wrong = [each for each in options if not each.rpartition("=")[0]]
         if wrong:
             raise InvalidMapping([f"--column {each}: must have the form COLUMN=PROPERTY" for each in wrong])
-        return replace(
-            self, columns={**self.columns, **{each.rpartition("=")[0]: each.rpartition("=")[2] for each in options}}
-        )
+        columns = {**self.columns, **{each.rpartition("=")[0]: each.rpartition("=")[2] for each in options}}
+        return replace(self, columns=columns, images=images or self.images)
 
     def new_properties(self, schema: Schema) -> tuple[Property, ...]:
         """Return the properties of a new collection for a source, so that it can be bound.
@@ -116,17 +117,20 @@ class Mapping:
         paths = {path: column for path in self.columns if (column := schema.find(path))}
         tops = {schema.top(path) for path in paths}
         paths |= {column.name: column for column in schema.columns if column.name not in tops}
+        asked = {path: targets_of(text) for path, text in self.columns.items()}
         found: dict[str, Property] = {}
         for path, column in paths.items():
-            target = self.columns.get(path, property_name(path))
-            if path == only and path not in self.columns and IMAGE not in self.columns.values():
-                target = IMAGE
-            made = _property(column, target)
-            if made is None or column.space or target in {"", ID, *self.spaces} or (path == ID and schema.from_bulk):
-                continue
-            if path == only or (target == IMAGE and column.type is DataType.TEXT):
-                made = replace(made, data_type=DataType.BLOB)
-            found.setdefault(target, made)
+            targets = asked.get(path, [property_name(path)])
+            if path == only and path not in asked and IMAGE not in chain.from_iterable(asked.values()):
+                targets = [IMAGE]
+            for target in targets:
+                made = _property(column, target)
+                is_key = path == ID and schema.from_bulk
+                if made is None or column.space or target in {"", ID, *self.spaces} or is_key:
+                    continue
+                if (path == only and len(targets) == 1) or (target == IMAGE and column.type is DataType.TEXT):
+                    made = replace(made, data_type=DataType.BLOB)
+                found.setdefault(target, made)
         return tuple(found.values())
 
     def bind(self, schema: Schema, collection: Collection) -> "Plan":
@@ -139,6 +143,11 @@ class Mapping:
 
 
 KEYS = frozenset({"columns", "images", "spaces"})
+
+
+def targets_of(text: str) -> list[str]:
+    """Return what a column becomes, of a text with commas between several."""
+    return [each.strip() for each in text.split(",")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +164,7 @@ class Plan:
         columns: the columns to read.
         unused: columns that nothing is made of, with the reason.
         folder: the folder below which referenced pictures are; empty for the folder of the table.
+        references: the named vectors that are made of the pictures whose URIs a text property holds, by property.
     """
 
     collection: str
@@ -166,19 +176,31 @@ class Plan:
     columns: tuple[str, ...]
     unused: AbstractMapping[str, str]
     folder: str = ""
+    references: AbstractMapping[str, Sequence[str]] = field(default_factory=dict)
 
     def targets(self) -> dict[str, str]:
         """Return what becomes of each column that is used, for people."""
-        told = {column: f"property {each.name}" for column, each in self.properties.items()}
-        told |= {column: f"image {name}" for column, name in self.images.items()}
-        told |= {column: f"vector {name}" for column, (name, _) in self.vectors.items()}
-        for column, word in ((self.id, ID), (self.tenant, TENANT)):
-            if column:
-                told[column] = f"{told[column]}, {word}" if column in told else word
-        return told
+        told: dict[str, list[str]] = {}
+        for column, word in (
+            *((column, f"property {each.name}") for column, each in self.properties.items()),
+            *((column, f"image {name}") for column, name in self.images.items()),
+            *((column, f"vector {name}") for column, (name, _) in self.vectors.items()),
+            (self.id, ID),
+            (self.tenant, TENANT),
+        ):
+            told.setdefault(column, []).append(word)
+        return {column: ", ".join(words) for column, words in told.items() if column}
+
+    def uris(self, made: NewObject) -> dict[str, str]:
+        """Return the URIs of an object's pictures that are to be fetched, by property."""
+        uris = {name: each for name, each in made.images.items() if isinstance(each, str)}
+        # Where the vectors are supplied, nobody needs the picture behind a reference that alone is stored.
+        needed = (name for name, vectors in self.references.items() if not made.vectors.keys() >= set(vectors))
+        texts = ((name, made.properties.get(name)) for name in needed)
+        return uris | {name: each for name, each in texts if isinstance(each, str) and each}
 
     def object(self, row: Row) -> NewObject:
-        """Return the object of a row, with the pictures that it refers to.
+        """Return the object of a row, with the pictures that it refers to; those on the web are not fetched.
 
         Raises:
             RowRefused: the row cannot become one.
@@ -195,7 +217,7 @@ class Plan:
         )
         vectors = each(self.vectors, lambda column, value: _vector(value, self.vectors[column][1]))
         keys = each(filter(None, (self.id, self.tenant)), lambda _, value: as_key(value))
-        images = each(self.images, lambda _, value: self._picture(row, value))
+        images: dict[str, bytes | str] = each(self.images, lambda _, value: self._picture(row, value))
         if not (properties or images or vectors):
             raise RowRefused("nothing in it becomes a property, an image or a vector", row.where)
         return NewObject(
@@ -217,8 +239,8 @@ class Plan:
                 raise InvalidSource(row.location, f"{row.spot}: the picture cannot be read: {error}") from error
             raise RowRefused("the picture cannot be read", row.where, column, str(error)) from error
 
-    def _picture(self, row: Row, value: Any) -> bytes | None:
-        """Return the picture that a value is, or refers to."""
+    def _picture(self, row: Row, value: Any) -> bytes | str | None:
+        """Return the picture that a value is, or refers to; of a picture on the web, its URI."""
         if isinstance(value, AbstractMapping):
             value = value.get("path") if value.get("bytes") is None else value["bytes"]
         match value:
@@ -229,7 +251,10 @@ class Plan:
                     raise Unfit(f"the picture must have 1 to {MAX_VALUE_BYTES} bytes", f"it has {len(value)}")
                 return value
             case str():
-                content = read_file(_referred(self.folder or row.location.rpartition("/")[0], value), MAX_VALUE_BYTES)
+                location = _referred(self.folder or row.location.rpartition("/")[0], value)
+                if scheme_of(location) in WEB:
+                    return location
+                content = read_file(location, MAX_VALUE_BYTES)
                 if not content:
                     raise Unfit("the picture is empty")
                 return content
@@ -258,7 +283,8 @@ class _Binding:
             elif not target:
                 self.unused[path] = "left out"
             else:
-                self._take(path, column, target, asked=True)
+                for each in targets_of(target):
+                    self._take(path, column, each, asked=True)
         mapped = {self.schema.top(path) for path in self.mapping.columns if self.schema.find(path)}
         for column in self.schema.columns:
             if column.name not in mapped:
@@ -281,7 +307,15 @@ class _Binding:
             tuple(dict.fromkeys(map(self.schema.top, used))),
             self.unused,
             folder,
+            self._references(),
         )
+
+    def _references(self) -> dict[str, list[str]]:
+        """Return the text properties that a column becomes and that named vectors take for URIs of pictures."""
+        texts = (each.name for each in self.properties.values() if each.data_type is DataType.TEXT)
+        vectors = [(vector.name, {each.name for each in vector.image_fields}) for vector in self.collection.vectors]
+        found = {name: [vector for vector, fields in vectors if name in fields] for name in texts}
+        return {name: made for name, made in found.items() if made}
 
     def _folder(self) -> str:
         folder = self.mapping.images.rstrip("/")
@@ -346,6 +380,8 @@ class _Binding:
             self.faults.append(f"{path!r}: {reason}")
         elif target in {*(each.name for each in self.properties.values()), *self.images.values()}:
             self.faults.append(f"{path!r}: another column is {target!r} already")
+        elif path in (self.images if wanted.data_type in BLOBS else self.properties):
+            self.faults.append(f"{path!r}: a column becomes one image and one other property at most")
         elif wanted.data_type in BLOBS:
             self.images[path] = target
         else:
@@ -430,13 +466,17 @@ def _vector(value: Any, dimension: int) -> NDArray[np.float32] | None:
 
 
 def _referred(folder: str, reference: str) -> str:
-    """Return where a picture is, below a folder and nowhere else.
+    """Return where a picture is: below a folder, or on the web, where the operator says what may be fetched.
 
     Raises:
-        Unfit: the reference leads out of it.
+        InvalidSource: it is a URL of another kind, or has a password; final.
+        Unfit: the reference leads out of the folder.
     """
-    location = reference if re.match(r"[a-z][a-z0-9+.-]*:|/", reference, re.IGNORECASE) else f"{folder}/{reference}"
+    whole = re.match(r"[a-z][a-z0-9+.-]*:|/", reference, re.IGNORECASE)
+    location = reference if whole else f"{folder}/{reference}"
     scheme = scheme_of(location)
+    if whole and scheme in WEB:
+        return reference
     root, path = (location[: len(scheme) + 3], location[len(scheme) + 3 :]) if scheme else ("", location)
     found = f"{root}{normpath(path)}"
     if not found.startswith(f"{folder}/"):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import obstore
 from obstore.exceptions import BaseError
@@ -239,13 +239,15 @@ def _entry(location: str, meta: Any) -> Entry:
 
 def _split(location: str) -> tuple[Any, str]:
     """Return the store of a URL, and the path in it."""
-    parts = urlsplit(location, allow_fragments=False)
-    if not parts.netloc:
+    # By hand, because urlsplit drops tabs and line breaks: what is read would not be what was checked.
+    scheme, _, rest = location.partition("://")
+    scheme, (host, _, path) = scheme.lower(), rest.partition("/")
+    if not host:
         raise InvalidSource(location, "it names no host or bucket", final=True)
-    if parts.query:
+    if "?" in rest:
         raise InvalidSource(location, "a URL with ? cannot be read; name the file alone", final=True)
-    path = parts.path.lstrip("/")
-    return store_of(f"{parts.scheme.lower()}://{parts.netloc}"), unquote(path) if parts.scheme in WEB else path
+    path = path.lstrip("/")
+    return store_of(f"{scheme}://{host}"), unquote(path) if scheme in WEB else path
 
 
 @lru_cache(maxsize=64)

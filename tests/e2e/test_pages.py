@@ -88,6 +88,7 @@ def site(running: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     picture = (ROOT / "tests/data/pictures/pizza.png").read_bytes()
     products = {"sku": ["a-1"], "title": ["a pizza"], "photo": [picture]}
     pq.write_table(pa.table(products), tmp_path / "products.parquet")
+    (tmp_path / "products.csv").write_text("sku,photo\na-1,tests/data/pictures/pizza.png\n", encoding="utf-8")
     for name in ("nim", "vit-h-14.safetensors"):
         (tmp_path / name).write_text("any")
     for name in PROGRAMS:

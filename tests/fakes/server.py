@@ -48,6 +48,7 @@ class FakeVecgate:
         failing: statuses that the next calls of a method fail with.
         refuse: returns why an object of an import is refused, or None.
         unembeddable: texts that fail alone.
+        unfetched: URIs of images that are not allowed.
         duplicates: what objects of an import that looks for duplicates duplicate, by id.
         collections: by name.
         tenants: by collection and name.
@@ -65,6 +66,7 @@ class FakeVecgate:
         self.refuse: Callable[[object_pb.DataObject], status_pb2.Status | None] = lambda _: None
         self.reranking = search_pb.Reranking(reranker="rank", model="fake-reranker", scored=3)
         self.unembeddable: set[str] = set()
+        self.unfetched: set[str] = set()
         self.duplicates: dict[str, object_pb.Duplicate] = {}
         self.collections: dict[str, collection_pb.Collection] = {}
         self.aliases: dict[str, str] = {}
@@ -145,6 +147,9 @@ class _Embedding(embedding_grpc.EmbeddingServiceServicer):
                     vector=vector_of(each.text.encode()), token_count=len(each.text.split()) + 2
                 )
                 response.results.add(embedding=made)
+            elif each.image.uri in self.fake.unfetched:
+                error = failure(grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_URI_NOT_ALLOWED", "it is not listed")
+                response.results.add(error=error)
             else:
                 content = each.image.content or each.text_image.SerializeToString()
                 response.results.add(embedding=embedding_pb.Embedding(vector=vector_of(content)))

@@ -13,14 +13,14 @@ import pytest
 
 from service.bulk import job as jobs
 from service.bulk import reading, stages
-from service.bulk.job import Job, Result, run
+from service.bulk.job import Job, Result, look, run
 from service.bulk.ledger import Ledger, LedgerFailed, Totals
 from service.bulk.loop import BackgroundLoop
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.stages import Target, Write
 from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, Scope, Space
 from service.errors import InvalidRequest
-from service.settings import Settings, WeaviateSettings
+from service.settings import FetchSettings, InvalidSettings, Settings, WeaviateSettings
 from service.sources.fragments import Fragment
 from service.sources.mapping import Mapping as ColumnMapping
 from tests.fakes.store import FakeStore
@@ -271,3 +271,26 @@ def test_a_job_creates_its_tenant_where_the_collection_does(job: Job, store: Fak
 
     assert result.faults == []
     assert list(store.tenants["Rooms"]) == ["new"]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_look_at_a_job_tells_what_is_fetched_and_leaves_no_ledger(job: Job, tmp_path: Path):
+    origins = tmp_path / "origins.toml"
+    origins.write_text('[origins.cdn]\nurl = "https://cdn.example.com/p/"\n')
+
+    found = look(job, Settings(fetch=FetchSettings(origins_file=origins)))
+
+    assert found.plan.targets() == {"count": "property count"}
+    assert found.refusal("https://cdn.example.com/p/a.jpg") == ""
+    for uri in ("https://cdn.example.com/a.jpg", "https://cdn.example.com/p/../a.jpg", "https://xn--e.example/p/a.jpg"):
+        assert found.refusal(uri).startswith("IMAGE_URI_NOT_ALLOWED: ")
+    assert not Path(job.ledger).exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_list_of_origins_that_is_wrong_ends_a_job_before_anything_runs(job: Job, tmp_path: Path):
+    (tmp_path / "origins.toml").write_text("[origins]\n")
+
+    with pytest.raises(InvalidSettings):
+        run(job, Settings(fetch=FetchSettings(origins_file=tmp_path / "origins.toml")), lambda _: None)
+    assert not Path(job.ledger).exists()

@@ -27,7 +27,9 @@ def test_parts_have_so_many_items_and_bytes_and_one_that_has_more_is_alone(sizes
 
 def test_a_batch_of_heavy_objects_is_done_in_parts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rows, "PART_BYTES", 5000)
-    batch = [Row("f", n, object=StoredObject(UUID(int=n), {}, {"image": bytes(2000)})) for n in range(4)]
+    batch = [Row("f", n, object=StoredObject(UUID(int=n), {}, {"image": bytes(2000)})) for n in range(3)]
+    # Of the last one only the reference is stored.
+    batch.append(Row("f", 3, object=StoredObject(UUID(int=3)), pictures={"link": bytes(2000)}))
 
     parts = list(in_parts(to_table([*batch, Row("f", 4, end=True)])))
 

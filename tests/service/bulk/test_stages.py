@@ -14,8 +14,9 @@ from embedders.errors import EmbedderUnavailable
 from embedders.images.scaling import Scaling
 from service.bulk import stages
 from service.bulk.parquet import ParquetOutput, schema_of
+from service.bulk.patience import BulkStopped
 from service.bulk.rows import Row, from_table, to_table
-from service.bulk.stages import BulkStopped, Decode, Embed, Target, Write
+from service.bulk.stages import Decode, Embed, Target, Write
 from service.domain import Collection, DataType, NamedVector, Property, Scope, Space, StoredObject, WeightedField
 from service.errors import StoreRejected, TenantInactive
 from service.settings import Settings, WeaviateSettings
@@ -161,3 +162,20 @@ def test_a_picture_that_fails_in_its_process_again_and_again_is_rejected(monkeyp
 def test_the_job_stops_where_no_process_for_pictures_starts(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(BulkStopped, match="pictures cannot be decoded"):
         decode(monkeypatch, OSError("no file descriptors"))
+
+
+def test_pictures_of_which_only_the_reference_is_stored_are_decoded_and_embedded_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages, "Decoders", lambda _: BrokenDecoders(None))
+    linked = row(0)
+    linked.object = StoredObject(UUID(int=1), {"name": "a", "link": "https://h/a"}, {"image": b"good"})
+    linked.pictures = {"link": b"good", "other": b"whole"}
+
+    (done,) = from_table(Decode(InputLimits(), Scaling((8, 8)), ["image", "link"], 0.0)(to_table([linked])))
+
+    assert done.object is not None
+    assert done.pictures == {"link": b"good", "other": b"whole", "image": b"good"}
+    assert done.object.properties["link"] == "https://h/a"
+    made = stages._candidate(done).object
+    assert (made.properties, made.images) == ({"name": "a"}, {"image": b"good", "link": b"good", "other": b"whole"})

@@ -348,3 +348,77 @@ def test_rows_are_held_by_tenant_up_to_so_many_bytes(
     assert import_(path, "--column", "shop=tenant").stdout == "Things: 3 stored, 0 failed\n"
     sent = [[o.properties["name"] for o in each.objects] for each in fake.requests["ImportObjects"]]
     assert sent == [["a", "b"], ["c"]]
+
+
+def test_a_picture_on_the_web_goes_to_the_server_as_its_uri_and_is_noted_by_it(
+    import_: Import, fake: FakeVecgate, tmp_path: Path
+) -> None:
+    fake.add_collection("Things", image=property_pb.DATA_TYPE_BLOB_HASH, link=TEXT)
+    path, journal = tmp_path / "t.csv", tmp_path / "journal"
+    path.write_text("sku,photo\n1,https://cdn.example.com/a.jpg\n2,https://cdn.example.com/b.jpg\n")
+    options = (path, "--column", "sku=id", "--column", "photo=image,link", "--resume", journal)
+
+    first, again = import_(*options), import_(*options)
+    path.write_text("sku,photo\n1,https://cdn.example.com/a.jpg?2\n2,https://cdn.example.com/b.jpg\n")
+    changed = import_(*options)
+
+    assert [each.stdout for each in (first, again, changed)] == [
+        "Things: 2 stored, 0 failed\n",
+        "Things: 0 stored, 0 failed, 2 stored before\n",
+        "Things: 1 stored, 0 failed, 1 stored before\n",
+    ]
+    stored = fake.objects["Things"][key_id("Things", "2")]
+    assert dict(stored.properties) == {"link": "https://cdn.example.com/b.jpg"}
+    assert (stored.images["image"].uri, stored.images["image"].content) == ("https://cdn.example.com/b.jpg", b"")
+
+
+def test_a_new_collection_has_the_picture_and_the_reference(import_: Import, fake: FakeVecgate, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("photo\na.png\n")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"A")
+
+    result = import_(tmp_path / "t.csv", "--column", "photo=image,photo", "--images", tmp_path / "pictures")
+
+    assert (result.exit_code, result.stdout) == (0, "Things: 1 stored, 0 failed\n")
+    assert {each.name: each.data_type for each in fake.collections["Things"].properties} == {
+        "image": BLOB,
+        "photo": TEXT,
+    }
+    (stored,) = fake.objects["Things"].values()
+    assert (dict(stored.properties), stored.images["image"].content) == ({"photo": "a.png"}, b"A")
+
+
+def test_a_dry_run_shows_references_and_lets_the_server_fetch_the_first_of_each_place(
+    import_: Import, fake: FakeVecgate, tmp_path: Path
+) -> None:
+    vector = {"name": "default", "image_fields": [{"name": "photo"}], "embedder": "fake"}
+    fake.add_collection("Things", photo=TEXT, thumb=BLOB)
+    fake.collections["Things"].vectors.add(**vector)
+    fake.unfetched = {"https://b.example.com/1.jpg"}
+    hosts = ("a", "a", "b", "a", "b")
+    lines = [f"https://{host}.example.com/{n // 2}.jpg?signature=s," for n, host in enumerate(hosts)]
+    lines[2] = "https://b.example.com/1.jpg,"
+    (tmp_path / "t.csv").write_text("\n".join(["photo,thumb", *lines, "ftp://c.example.com/a,s.png"]) + "\n")
+
+    result = import_(tmp_path / "t.csv", "--dry-run")
+
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "Things: csv, files or folders: 1",
+        "column  type  becomes",
+        "photo   text  property photo (by reference)",
+        "thumb   text  image thumb (by reference)",
+        "t.csv, line 2: photo=https://a.example.com/0.jpg?signature=s",
+        "t.csv, line 3: photo=https://a.example.com/0.jpg?signature=s",
+        "t.csv, line 5: photo=https://a.example.com/1.jpg?signature=s",
+        "4 rows tried without a fault, 2 would be refused; nothing is stored",
+        "photo: IMAGE_URI_NOT_ALLOWED: it is not listed (1)",
+        "  t.csv, line 4",
+        "thumb: the picture cannot be read (1)",
+        f"  t.csv, line 7: {tmp_path}/s.png: there is no such file",
+    ]
+    assert [(each.embedder, each.inputs[0].image.uri) for each in fake.requests["EmbedInputs"]] == [
+        ("fake", "https://a.example.com/0.jpg?signature=s"),
+        ("fake", "https://b.example.com/1.jpg"),
+    ]
+    assert fake.requests["ImportObjects"] == []

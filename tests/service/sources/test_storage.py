@@ -226,16 +226,22 @@ def test_a_source_is_of_one_kind_and_there_is_something(tmp_path: Path) -> None:
         fragments([str(tmp_path)])
 
 
-def test_a_picture_that_may_be_readable_later_is_no_refused_row(web: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("file\ngone.png\ndenied.png\n")
-    found = fragments([f"{web}/t.csv"])
+def test_a_picture_that_may_be_readable_later_is_no_refused_row(
+    web: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put_object(Key="t.csv", Body=b"file\ngone.png\ndenied.png\n")
+    found = fragments([f"s3://{BUCKET}/t.csv"])
     plan = Mapping({"file": "image"}).bind(schema(found), collection(image=DataType.BLOB))
     gone, denied = rows_of(found)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", web)
+    storage.store_of.cache_clear()
 
-    with pytest.raises(RowRefused, match=rf"line 2: file: the picture cannot be read: {web}/gone\.png: there is no"):
+    with pytest.raises(
+        RowRefused, match=r"line 2: file: the picture cannot be read: s3://pictures/gone\.png: there is no"
+    ):
         plan.object(gone)
     with pytest.raises(
-        InvalidSource, match=rf"t\.csv: line 3: the picture cannot be read: {web}/denied\.png: "
+        InvalidSource, match=r"t\.csv: line 3: the picture cannot be read: s3://pictures/denied\.png: "
     ) as caught:
         plan.object(denied)
     assert not caught.value.final

@@ -1,0 +1,254 @@
+"""Rows that refer to pictures on the web: fetched, rejected or tried again, and never asked for where it may not be."""
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from service.bulk import fetching
+from service.bulk.fetching import Fetching, Web
+from service.bulk.loop import BackgroundLoop
+from service.bulk.reading import Reading, read_fragment
+from service.bulk.rows import Row, from_table
+from service.core.objects.checks import DraftObject, check_object
+from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField, hash_image
+from service.fetching import read_origins
+from service.sources.fragments import fragments, schema
+from service.sources.mapping import Mapping
+from tests.fakes.embedder import picture
+from tests.service.fetching.conftest import Listener, answer, redirect
+
+PICTURES = [picture((each, 0, 0)) for each in range(20)]
+VECTOR = NamedVector("main", Space("fake", 3, "fake/model"), (WeightedField("photo"),))
+
+
+@pytest.fixture
+def loop() -> Iterator[BackgroundLoop]:
+    loop = BackgroundLoop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def site(loop: BackgroundLoop) -> Iterator[Listener]:
+    """An origin, with pictures below /p/."""
+    listener = Listener()
+    opened = listener.open()
+    loop.run(opened.__aenter__())
+    listener.replies |= {f"/p/{number}.png": answer(each) for number, each in enumerate(PICTURES)}
+    yield listener
+    loop.run(opened.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def other(loop: BackgroundLoop) -> Iterator[Listener]:
+    """A server that must not be called."""
+    listener = Listener()
+    opened = listener.open()
+    loop.run(opened.__aenter__())
+    yield listener
+    loop.run(opened.__aexit__(None, None, None))
+    assert (listener.connections, listener.requests) == (0, [])
+
+
+def web_of(site: Listener, *more: str, patience_s: float = 0.0, max_bytes: int = 10_000) -> Web:
+    entries = [f'[origins.site]\nurl = "{site.base}/p/"\nprivate_addresses = true\n', *more]
+    return Web(read_origins("".join(entries).encode(), "origins.toml"), max_bytes, patience_s)
+
+
+def rows_of(
+    folder: Path, references: list[str], web: Web, kind: DataType = DataType.BLOB, target: str = ""
+) -> list[Row]:
+    """Return what the first stage makes of a table of references."""
+    (folder / "t.csv").write_text("photo,n\n" + "".join(f'"{each}",{n}\n' for n, each in enumerate(references)))
+    properties = (Property("photo", kind), Property("link", DataType.TEXT), Property("n", DataType.INT))
+    here = Collection("Photos", properties, (VECTOR,))
+    (found,) = fragments([str(folder / "t.csv")])
+    plan = Mapping({"photo": target} if target else {}).bind(schema([found]), here)
+    items = pa.table({"name": ["f"], "fragment": [pickle.dumps(found)]})
+    reading = pickle.loads(pickle.dumps(Reading(plan, here, "", web)))  # as Ray sends it
+    return [row for table in read_fragment(items, reading) for row in from_table(table)]
+
+
+def test_pictures_are_fetched_and_ids_are_those_of_their_content(site: Listener, tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, [f"{site.base}/p/{n}.png" for n in range(20)], web_of(site))
+
+    assert [each.reason for each in rows] == [""] * 21
+    assert [each.object.images["photo"] for each in rows if each.object] == PICTURES
+    draft = DraftObject("", "", {"n": 3.0}, {"photo": PICTURES[3]})
+    here = Collection("Photos", (Property("photo", DataType.BLOB), Property("n", DataType.INT)), (VECTOR,))
+    assert rows[3].id == check_object(here, draft).id.bytes
+    assert len(site.requests) == 20
+
+
+def test_the_hash_of_a_picture_and_its_reference_may_be_stored(site: Listener, tmp_path: Path) -> None:
+    uri = f"{site.base}/p/0.png"
+
+    row, _ = rows_of(tmp_path, [uri], web_of(site), DataType.BLOB_HASH, "photo, link")
+
+    assert row.object is not None
+    assert row.object.properties == {"link": uri, "n": 0}
+    assert row.object.hashes == {"photo": hash_image(PICTURES[0])}
+    # It is embedded.
+    assert (row.object.images, row.pictures) == ({"photo": PICTURES[0]}, {})
+
+
+def test_of_a_picture_only_the_reference_may_be_stored(site: Listener, tmp_path: Path) -> None:
+    uri = f"{site.base}/p/0.png"
+
+    row, _ = rows_of(tmp_path, [uri], web_of(site), DataType.TEXT)
+
+    assert row.object is not None
+    assert (row.object.properties, row.object.images) == ({"photo": uri, "n": 0}, {})
+    assert row.pictures == {"photo": PICTURES[0]}
+
+
+def test_what_is_no_picture_is_a_rejected_row_with_its_reason_and_the_others_go_on(
+    site: Listener, tmp_path: Path
+) -> None:
+    site.replies |= {"/p/empty": answer(b""), "/p/large": answer(b"x" * 10_001), "/p/denied": answer(b"", status=403)}
+    references = [f"{site.base}/p/{each}" for each in ("gone", "empty", "large", "denied", "1.png")]
+
+    *rows, end = rows_of(tmp_path, references, web_of(site))
+
+    assert [each.reason for each in rows] == [
+        "IMAGE_NOT_SERVED",
+        "IMAGE_NOT_SERVED",
+        "IMAGE_TOO_LARGE",
+        "IMAGE_NOT_SERVED",
+        "",
+    ]
+    assert (rows[0].place, rows[0].message) == ("t.csv, line 2", "photo: origin 'site' answers with status 404")
+    assert (end.number, end.reason) == (5, "")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "http://127.0.0.1:{other}/p/0.png",
+        "http://localhost:{other}/p/0.png",
+        "http://[::1]:{other}/p/0.png",
+        "http://[::ffff:127.0.0.1]:{other}/p/0.png",
+        "http://2130706433:{other}/p/0.png",
+        "http://0x7f.1:{other}/p/0.png",
+        "http://127.1:{other}/p/0.png",
+        "http://127.0.0.1:{site}.evil.example/p/0.png",
+        "http://127.0.0.1:{site}/secret/0.png",
+        "http://127.0.0.1:{site}/p/../secret/0.png",
+        "http://127.0.0.1:{site}/p/%2e%2e/secret/0.png",
+        "http://127.0.0.1:{site}/p/%252e%252e/secret/0.png",
+        "http://127.0.0.1:{site}/p/..%2fsecret/0.png",
+        "http://127.0.0.1:{site}/p//secret/0.png",
+        "http://127.0.0.1:{site}/p/..\\secret/0.png",
+        "http://127.0.0.1:{site}/P/0.png",
+        "https://127.0.0.1:{site}/p/0.png",
+        "http://①27.0.0.1:{site}/p/0.png",
+        "http://exämple.com/p/0.png",
+        "http://169.254.169.254/latest/meta-data",
+        "http://unlisted.example/p/0.png",
+        "http://127.0.0.1:{site}/p/0.png#{other}",
+        "http:///p/0.png",
+    ],
+)
+def test_a_reference_that_is_not_allowed_is_a_rejected_row_and_nothing_is_sent(
+    form: str, site: Listener, other: Listener, tmp_path: Path
+) -> None:
+    row, end = rows_of(tmp_path, [form.format(site=site.port, other=other.port)], web_of(site))
+
+    assert (row.reason, end.reason) == ("IMAGE_URI_NOT_ALLOWED", "")
+    assert (site.connections, site.requests) == (0, [])
+
+
+@pytest.mark.parametrize("reference", ["http://u:hunter2@{site}/p/0.png", "http://{other}@{site}/p/0.png"])
+def test_a_reference_with_a_password_is_a_rejected_row_and_nothing_is_sent(
+    reference: str, site: Listener, other: Listener, tmp_path: Path
+) -> None:
+    hosts = {"site": f"127.0.0.1:{site.port}", "other": f"127.0.0.1:{other.port}"}
+
+    row, _ = rows_of(tmp_path, [reference.format(**hosts)], web_of(site))
+
+    assert row.reason == "ROW_REFUSED"
+    assert "hunter2" not in row.message
+    assert site.connections == 0
+
+
+def test_an_origin_that_may_have_public_addresses_alone_is_not_called_at_a_private_one(
+    site: Listener, other: Listener, tmp_path: Path
+) -> None:
+    web = web_of(site, f'[origins.other]\nurl = "{other.base}/p/"\n')
+
+    row, _ = rows_of(tmp_path, [f"{other.base}/p/0.png"], web)
+
+    assert row.reason == "IMAGE_URI_NOT_ALLOWED"
+    assert "an address that is private" in row.message
+
+
+def test_a_redirect_to_another_place_is_not_followed(site: Listener, other: Listener, tmp_path: Path) -> None:
+    site.replies |= {
+        "/p/other": redirect(f"{other.base}/p/0.png"),
+        "/p/metadata": redirect("http://169.254.169.254/latest"),
+        "/p/file": redirect("file:///etc/passwd"),
+        "/p/up": redirect("/secret/0.png"),
+        "/p/within": redirect("/p/2.png"),
+    }
+    references = [f"{site.base}/p/{each}" for each in ("other", "metadata", "file", "up", "within")]
+
+    *rows, _ = rows_of(tmp_path, references, web_of(site))
+
+    assert [each.reason for each in rows] == ["IMAGE_URI_NOT_ALLOWED"] * 4 + [""]
+    assert [each.split(" ")[1] for each in site.requests].count("/secret/0.png") == 0
+
+
+def test_without_a_list_nothing_is_fetched(site: Listener, tmp_path: Path) -> None:
+    row, _ = rows_of(tmp_path, [f"{site.base}/p/0.png"], fetching.NOTHING)
+
+    assert (row.reason, site.connections) == ("IMAGE_URI_NOT_ALLOWED", 0)
+
+
+def test_an_origin_that_does_not_answer_for_a_while_is_asked_again(site: Listener, tmp_path: Path) -> None:
+    async def first_busy(writer: object) -> None:
+        busy = sum(each.startswith("GET /p/0.png ") for each in site.requests) < 3
+        writer.write(answer(b"", status=503) if busy else answer(PICTURES[0]))  # type: ignore[attr-defined]
+
+    site.replies["/p/0.png"] = first_busy
+
+    row, end = rows_of(tmp_path, [f"{site.base}/p/0.png"], web_of(site, patience_s=600))
+
+    assert (row.reason, end.reason) == ("", "")
+    assert len(site.requests) == 3
+
+
+def test_an_origin_that_does_not_answer_at_all_ends_the_fragment_which_is_done_again_the_next_time(
+    site: Listener, tmp_path: Path
+) -> None:
+    site.replies["/p/1.png"] = answer(b"", status=503)
+    references = [f"{site.base}/p/{n}.png?signature=hunter2" if n == 1 else f"{site.base}/p/{n}.png" for n in range(3)]
+    site.replies["/p/1.png?signature=hunter2"] = answer(b"", status=503)
+
+    *_, end = rows_of(tmp_path, references, web_of(site))
+
+    assert (end.end, end.reason) == (True, "SOURCE_UNREADABLE")
+    assert end.message == "line 3: the picture cannot be fetched: origin 'site' answers with status 503"
+
+
+def test_rows_come_in_order_and_so_many_are_fetched_ahead(site: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "AHEAD_ROWS", 4)
+    begun: list[int] = []
+
+    def rows() -> Iterator[tuple[int, dict[str, str]]]:
+        for number in range(20):
+            begun.append(number)
+            yield number, {} if number == 5 else {"photo": f"{site.base}/p/{number}.png"}
+
+    with Fetching(web_of(site)) as some:
+        ahead = some.ahead(rows())
+        first, _ = next(ahead)
+        begun_before = len(begun)
+        rest = list(ahead)
+
+    assert begun_before <= 5
+    assert [first, *(number for number, _ in rest)] == list(range(20))
+    assert dict(rest)[5] == {}
+    assert dict(rest)[19] == {"photo": PICTURES[19]}
