@@ -62,7 +62,7 @@ test-weaviate: setup ## run the tests with a real Weaviate for several of its ve
 bundle: setup ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
 	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m helm.tools.helm | head -n 1)" $(BUNDLE_ARGS)
 
-image-test: setup ## build an image and run it strictly confined, TARGET=gateway, clip or bulk; needs root, buildah, iproute2, mmdebstrap, runc
+image-test: setup $(if $(filter bulk,$(TARGET)),weaviate) ## build an image and run it strictly confined, TARGET=gateway, clip or bulk; needs root, buildah, iproute2, mmdebstrap, runc
 	$(BIN)/python -m tests.image $(TARGET)
 
 cluster-test: setup helm ## install the chart on a real API server of Kubernetes; needs Go, and 10 minutes or more the first time
