@@ -46,7 +46,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     && /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
     && PYTHONHASHSEED=0 /opt/vecgate/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/vecgate/lib
 
-# torch's own tests hold files that only newer versions of Python can read.
+# torch loads some of its own tests' files; one of them only newer versions of Python can read.
 FROM tools AS clip-environment
 COPY requirements-clip.txt ./
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
@@ -57,7 +57,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
         --no-compile --no-deps --no-index /build/wheels/*.whl \
     && /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
     && PYTHONHASHSEED=0 /opt/vecgate/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
-        -x 'torch/testing/_internal' /opt/vecgate/lib
+        -x 'torch/testing/_internal/py312' /opt/vecgate/lib
 
 FROM tools AS bulk-environment
 COPY requirements-bulk.txt ./
@@ -69,7 +69,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
         --no-compile --no-deps --no-index /build/wheels/*.whl \
     && /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
     && PYTHONHASHSEED=0 /opt/vecgate/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
-        -x 'torch/testing/_internal' /opt/vecgate/lib
+        -x 'torch/testing/_internal/py312' /opt/vecgate/lib
 
 FROM ${BASE_IMAGE} AS runtime
 ARG BASE_IMAGE
