@@ -19,19 +19,30 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from embedders.contract import DOCUMENT, Embedding, ImageInput
 from service.bulk import pipeline
 from service.bulk.accounts import Progress
 from service.bulk.job import Job, Result, run
 from service.bulk.loop import BackgroundLoop
 from service.bulk.pipeline import Sizes, load_model, start_ray
 from service.bulk.stages import Write
-from service.domain import Collection, DataType, NamedVector, Property, Space, StoredObject, WeightedField
+from service.domain import (
+    Collection,
+    DataType,
+    NamedVector,
+    Property,
+    ReturnFields,
+    SearchSpec,
+    Space,
+    StoredObject,
+    WeightedField,
+)
 from service.errors import ServiceError, StoreUnavailable
 from service.settings import Settings, WeaviateSettings, load_settings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
-from service.wiring import local_models
-from tests.conftest import running_below
+from service.wiring import build_embedders, local_models
+from tests.conftest import assert_close, running_below
 from tests.e2e.serving import ROOT, tiny_model
 from tests.fakes.tiny_clip import DIMENSION
 from tests.fakes.weaviate import at_ports, variables_of
@@ -182,6 +193,25 @@ def killing(folder: Path, weaviate: str) -> type[Write]:
     return Killing
 
 
+async def stored_vectors(settings: Settings, name: str) -> dict[int, list[float]]:
+    """Return the vectors of all objects, by their numbers."""
+    store = WeaviateStore(settings.weaviate)
+    await store.start()
+    spec = SearchSpec(limit=FILES * ROWS, fields=ReturnFields(properties=["number"], vectors=["main"]))
+    hits = await store.search(name, spec)
+    await store.close()
+    return {int(hit.object.properties["number"]): hit.object.vectors["main"].tolist() for hit in hits}
+
+
+async def embedded(settings: Settings, numbers: Sequence[int]) -> list[list[float]]:
+    """Return the vectors of pictures, by the embedder that the service has."""
+    (embedder,) = build_embedders(settings)
+    await embedder.start()
+    outcomes = await embedder.embed([ImageInput(picture(each)) for each in numbers], DOCUMENT)
+    await embedder.close()
+    return [each.vector.tolist() for each in outcomes if isinstance(each, Embedding)]
+
+
 def numbers_of(result: Result) -> tuple[int, int, int, int, int]:
     """Return rows, stored, rejected and duplicates of a result, and what Weaviate has."""
     assert result.faults == []
@@ -234,6 +264,10 @@ def test_each_row_is_stored_once_or_rejected_though_command_writer_and_weaviate_
     assert first.reconciliation.collection.sampled >= rows - 3
     assert numbers_of(again) == numbers_of(first)
     assert (again.progress.wanted, again.progress.rows, again.done_before) == (0, 0, FILES)
+    vectors = runner.run(stored_vectors(settings, NAME))
+    # Of each fragment, so that batches with rows of several fragments are among them.
+    some = [number for number in vectors if number % ROWS < 3]
+    assert_close([vectors[each] for each in some], runner.run(embedded(settings, some)), tolerance=1e-4)
     rejected = pq.read_table(tmp_path / "ledger" / "rejected").to_pylist()
     assert {(each["place"], each["reason"]) for each in rejected} == {
         ("0.parquet, row 4", "IMAGE_UNDECODABLE"),
