@@ -15,14 +15,14 @@ import hashlib
 import io
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -42,13 +42,14 @@ LEDGER_ID = "_ledger"
 ID_BYTES = 16
 
 READ_AT_ONCE = 16
-"""Files of the ledger or the output that are read at the same time."""
+"""Files of the ledger or the output that are read at the same time, and wait in memory until all of them are used."""
 
 IDS_AT_ONCE = 4_000_000
 """Ids that are compared at a time, about 64 MB. More are compared in parts by their first bytes, and wait in temporary
 files until then."""
-PARTS_AT_ONCE = 256
-"""Temporary files that are open at a time: parts of more than a billion ids are larger."""
+PARTS_AT_ONCE = 96
+"""Parts, each with a temporary file for the input and one for its earlier versions: some systems let a process open 256
+files. Parts of more than 384 million ids are larger."""
 
 REJECTED_SCHEMA = pa.schema(
     [
@@ -60,6 +61,9 @@ REJECTED_SCHEMA = pa.schema(
         ("message", pa.string()),
     ]
 )
+
+
+Found = TypeVar("Found")
 
 
 class LedgerFailed(ServiceError):
@@ -173,6 +177,14 @@ def name_of(location: str, part: str, identity: str) -> str:
 def _uuid(id_: bytes) -> UUID:
     # numpy leaves out zeros at the end.
     return UUID(bytes=bytes(id_).ljust(ID_BYTES, b"\0"))
+
+
+def _each_of(read: Callable[[str], Found], names: Sequence[str]) -> Iterator[Found]:
+    """Yield what is read for each name, in their order, a few at a time."""
+    with ThreadPoolExecutor(READ_AT_ONCE) as threads:
+        for start in range(0, len(names), READ_AT_ONCE):
+            # With all names, it would keep everything in memory that it has read and nobody has taken yet.
+            yield from threads.map(read, names[start : start + READ_AT_ONCE])
 
 
 class Ledger:
@@ -316,10 +328,9 @@ class Ledger:
             LedgerFailed: they cannot be read.
         """
         paths = [f"{ENTRIES}/{name}.json" for name in sorted(self.done())]
-        with ThreadPoolExecutor(READ_AT_ONCE) as threads:
-            for content in threads.map(self._read, paths):
-                if content is not None:
-                    yield msgspec.json.decode(content, type=Entry)
+        for content in _each_of(self._read, paths):
+            if content is not None:
+                yield msgspec.json.decode(content, type=Entry)
 
     def totals(self, current: set[str]) -> Totals:
         """Return what all entries together say.
@@ -345,7 +356,7 @@ class Ledger:
         count = totals.rows + sum(each.stored for each in others)
         parts = min(PARTS_AT_ONCE, max(1, -(-count // IDS_AT_ONCE)))
         old = self._ids_in_parts([each.name for each in others], parts)
-        for ids, old_ids in zip(self._ids_in_parts(totals.stored, parts), old, strict=True):
+        for ids, old_ids in zip(self._ids_in_parts(list(totals.stored), parts), old, strict=True):
             now = np.unique(ids)
             totals.distinct += now.size
             totals.outdated += np.setdiff1d(old_ids, now).size
@@ -377,18 +388,17 @@ class Ledger:
         )
         return islice(found, max(count, len(chosen)))
 
-    def _ids_in_parts(self, names: Iterable[str], parts: int) -> Iterator[NDArray[np.bytes_]]:
+    def _ids_in_parts(self, names: Sequence[str], parts: int) -> Iterator[NDArray[np.bytes_]]:
         """Yield the ids of entries, in so many parts by their first bytes. The file of each entry is read once."""
         in_memory = IDS_AT_ONCE * ID_BYTES // parts
         with ExitStack() as ends, failing("the folder for temporary files"):
             files = [ends.enter_context(SpooledTemporaryFile(in_memory)) for _ in range(parts)]
-            with ThreadPoolExecutor(READ_AT_ONCE) as threads:
-                for ids in threads.map(self._ids_of, names):
-                    # Ids are hashes, and so spread evenly.
-                    first = ids.view(">u2").reshape(-1, ID_BYTES // 2)[:, 0].astype(np.uint32)
-                    places = first * parts >> 16
-                    for place in np.unique(places):
-                        files[place].write(ids[places == place].tobytes())
+            for ids in _each_of(self._ids_of, names):
+                # Ids are hashes, and so spread evenly.
+                first = ids.view(">u2").reshape(-1, ID_BYTES // 2)[:, 0].astype(np.uint32)
+                places = first * parts >> 16
+                for place in np.unique(places):
+                    files[place].write(ids[places == place].tobytes())
             for file in files:
                 file.seek(0)
                 yield np.frombuffer(file.read(), f"S{ID_BYTES}")

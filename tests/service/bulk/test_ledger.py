@@ -1,7 +1,10 @@
 import hashlib
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import Any
 from uuid import UUID
 
 import pyarrow.parquet as pq
@@ -124,6 +127,42 @@ def test_entries_and_ids_are_read_several_at_a_time(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Ledger, "_read", reading)
 
     assert ledger.totals(names).distinct == 2
+
+
+def test_few_entries_and_ids_wait_in_memory_however_slowly_they_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    count, begun, taken, waiting = 5 * ledgers.READ_AT_ONCE, 0, 0, []
+    ledger = entered(tmp_path)
+    names = {add(ledger, f"{number:02}", ids_of(str(number))) for number in range(count)}
+
+    class Threads(ThreadPoolExecutor):
+        def submit(self, *args: Any, **options: Any) -> Any:
+            nonlocal begun
+            begun += 1
+            return super().submit(*args, **options)
+
+    class File(SpooledTemporaryFile[bytes]):
+        def write(self, content: Any) -> int:
+            take()
+            return super().write(content)
+
+    def take() -> None:
+        nonlocal taken
+        waiting.append(begun - taken)
+        taken += 1
+
+    monkeypatch.setattr(ledgers, "ThreadPoolExecutor", Threads)
+    monkeypatch.setattr(ledgers, "SpooledTemporaryFile", File)
+    for _ in ledger.entries():
+        take()
+    of_entries, waiting = waiting, []
+    # Its ids are as many again, and it takes all entries before.
+    taken += count
+    totals = ledger.totals(names)
+
+    assert totals.distinct == len(of_entries) == len(waiting) == count
+    assert max(of_entries) == max(waiting) == ledgers.READ_AT_ONCE
 
 
 def test_a_forgotten_fragment_is_not_done_and_has_no_rejected_rows(tmp_path: Path):
