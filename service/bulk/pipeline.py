@@ -50,8 +50,8 @@ START_ATTEMPTS = 4
 MAX_CAUSES = 20
 """Errors that are followed to the one that began."""
 EMBED_SHARE, DECODE_SHARE, WRITE_SHARE, READ_SHARE = 1 / 2, 1 / 4, 1 / 8, 1 / 8
-"""Of a machine's processors: what a stage's least processes count as together, at most. Ray starts no process for which
-there is no room, and says nothing."""
+"""Of a machine's processors: what a stage's least processes count as together, at most. With GPUs, of those of the
+smallest machine that has one. Ray starts no process for which there is no room, and says nothing."""
 PARTS = 10_000
 """Parts of a processor or a GPU that Ray counts in."""
 
@@ -74,6 +74,14 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """The processors and the GPUs that Ray may use on one machine."""
+
+    cpus: float
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How a pipeline is laid out over the machines: processes, and the processors that each one counts as."""
 
@@ -93,30 +101,36 @@ class LocalModel:
     scaling: Scaling
 
 
-def fitting(asked: Sizes, *, cpus: float, gpus: float, machines: int, local: bool) -> Layout:
+def fitting(asked: Sizes, machines: Sequence[Machine], *, local: bool) -> Layout:
     """Return a layout for the machines there are.
 
     Args:
         asked: what was asked for.
-        cpus: processors of all machines.
-        gpus: GPUs of all machines.
-        machines: how many there are.
+        machines: those that work, at least one.
         local: whether the embedder is a local model, and not a NIM.
     """
+    count, cpus, gpus = len(machines), sum(each.cpus for each in machines), sum(each.gpus for each in machines)
     on_gpu = local and gpus >= 1
-    embedders = asked.embedders or (int(gpus) if on_gpu else machines if local else max(1, min(8, int(cpus) // 4)))
-    writers = asked.writers or max(1, min(8, 2 * machines, int(cpus) // 4))
+    embedders = asked.embedders or (int(gpus) if on_gpu else count if local else max(1, min(8, int(cpus) // 4)))
+    writers = asked.writers or max(1, min(8, 2 * count, int(cpus) // 4))
+    size, embedders_on_one, writers_on_one = cpus / count, math.ceil(embedders / count), math.ceil(writers / count)
+    if on_gpu:
+        # Embedders are where the GPUs are, and Ray may put all writers beside them.
+        with_gpus = [each for each in machines if each.gpus]
+        size, writers_on_one = min(each.cpus for each in with_gpus), writers
+        on_one_gpu = math.ceil(embedders / gpus)
+        embedders_on_one = min(embedders, math.ceil(on_one_gpu * max(each.gpus for each in with_gpus)))
 
-    def each(share: float, processes: int, most: float) -> float:
-        """Return what one of some processes counts as that are spread over all machines."""
-        found = min(most, share * cpus / machines / math.ceil(processes / machines))
+    def each_of(on_one: int, share: float, most: float) -> float:
+        """Return what each of so many processes on one machine counts as."""
+        found = min(most, share * size / on_one)
         return float(math.floor(found)) if found >= 1 else _rounded(found)
 
     # A model on a CPU has the half of each machine; with a GPU, or a NIM, processors are for decoding.
-    embed_cpus = each(EMBED_SHARE, embedders, cpus if local and not on_gpu else 1.0)
-    embed_gpus = _rounded(1 / math.ceil(embedders / gpus)) if on_gpu else 0.0
-    decode_cpus, write_cpus = each(DECODE_SHARE, machines, 1.0), each(WRITE_SHARE, writers, 0.5)
-    read_cpus = each(READ_SHARE, machines, 0.5)
+    embed_cpus = each_of(embedders_on_one, EMBED_SHARE, cpus if local and not on_gpu else 1.0)
+    embed_gpus = _rounded(1 / on_one_gpu) if on_gpu else 0.0
+    decode_cpus, write_cpus = each_of(1, DECODE_SHARE, 1.0), each_of(writers_on_one, WRITE_SHARE, 0.5)
+    read_cpus = each_of(1, READ_SHARE, 0.5)
     left = cpus - embedders * embed_cpus - writers * write_cpus - 2 * read_cpus
     sizes = Sizes(asked.decoders or max(1, int(left / decode_cpus)), embedders, writers, asked.batch_rows or EMBED_ROWS)
     return Layout(sizes, read_cpus, decode_cpus, embed_cpus, embed_gpus, write_cpus)
@@ -127,9 +141,11 @@ def _rounded(part: float) -> float:
     return max(1, math.floor(part * PARTS)) / PARTS
 
 
-def working_machines(nodes: Sequence[Mapping[str, Any]]) -> int:
-    """Return how many machines of a cluster work, of what Ray says of all: a head may have no processors for work."""
-    return max(1, len([each for each in nodes if each["Alive"] and each["Resources"].get("CPU", 0) > 0]))
+def working_machines(nodes: Sequence[Mapping[str, Any]]) -> list[Machine]:
+    """Return the machines of a cluster that work, of what Ray says of all: a head may have no processors for work."""
+    resources = [each["Resources"] for each in nodes if each["Alive"]]
+    found = [Machine(each["CPU"], each.get("GPU", 0.0)) for each in resources if each.get("CPU", 0.0) > 0]
+    return found or [Machine(1.0)]
 
 
 def start_ray() -> None:
@@ -200,11 +216,9 @@ class Pipeline:
             )
 
     def _layout(self) -> Layout:
-        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         machines = working_machines(ray.nodes())  # type: ignore[no-untyped-call]
         local = any(isinstance(each, ClipSettings) for each in self.settings.ordered.values())
-        cpus, gpus = found.get("CPU", 1.0), found.get("GPU", 0.0)
-        return fitting(self.sizes, cpus=cpus, gpus=gpus, machines=machines, local=local)
+        return fitting(self.sizes, machines, local=local)
 
     def _look_at_model(self, layout: Layout) -> LocalModel | None:
         """Load the local model once, where it will run, and return what it is; None where there are NIMs, or several.

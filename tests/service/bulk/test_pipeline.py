@@ -2,14 +2,14 @@ import math
 
 import pytest
 
-from service.bulk.pipeline import Sizes, fitting, working_machines
+from service.bulk.pipeline import Machine, Sizes, fitting, working_machines
 
 
 @pytest.mark.parametrize("asked", [Sizes(), Sizes(embedders=3), Sizes(embedders=16, writers=16), Sizes(writers=40)])
 @pytest.mark.parametrize("local", [True, False])
 @pytest.mark.parametrize(
     ("cpus", "gpus", "machines"),
-    [(1, 0, 1), (2, 0, 1), (4, 0, 1), (4, 4, 1), (16, 1, 1), (64, 0, 1), (64, 8, 2), (6, 0, 6), (192, 0, 4)],
+    [(1, 0, 1), (2, 0, 1), (4, 0, 1), (4, 4, 1), (16, 1, 1), (64, 0, 1), (32, 4, 2), (1, 0, 6), (48, 0, 4)],
 )
 def test_the_least_processes_of_all_stages_have_room(
     cpus: float,
@@ -18,30 +18,51 @@ def test_the_least_processes_of_all_stages_have_room(
     local: bool,  # noqa: FBT001
     asked: Sizes,
 ):
-    layout = fitting(asked, cpus=cpus, gpus=gpus, machines=machines, local=local)
+    layout = fitting(asked, [Machine(cpus, gpus)] * machines, local=local)
 
     on_one = [math.ceil(each / machines) for each in (layout.sizes.embedders, layout.sizes.writers)]
     needed = on_one[0] * layout.embed_cpus + on_one[1] * layout.write_cpus
     needed += layout.read_cpus + layout.decode_cpus * local
-    assert needed <= cpus / machines
-    of_a_gpu = math.ceil(layout.sizes.embedders / gpus) if layout.embed_gpus else 0
+    assert needed <= cpus
+    of_a_gpu = math.ceil(layout.sizes.embedders / (gpus * machines)) if layout.embed_gpus else 0
     assert of_a_gpu * layout.embed_gpus <= 1
 
 
+@pytest.mark.parametrize("asked", [Sizes(), Sizes(embedders=3), Sizes(embedders=18, writers=40)])
+@pytest.mark.parametrize(
+    "machines",
+    [
+        [Machine(8, 8), *[Machine(64)] * 10],
+        [Machine(64, 8), Machine(8, 1)],
+        [Machine(64, 1), Machine(8, 8), Machine(128)],
+    ],
+)
+def test_embedders_have_room_where_the_gpus_are_though_all_other_stages_begin_there(
+    machines: list[Machine], asked: Sizes
+):
+    layout = fitting(asked, machines, local=True)
+
+    others = layout.sizes.writers * layout.write_cpus + layout.read_cpus + layout.decode_cpus
+    of_a_gpu = math.ceil(layout.sizes.embedders / sum(each.gpus for each in machines))
+    for each in machines:
+        embedders = min(layout.sizes.embedders, of_a_gpu * each.gpus)
+        assert not each.gpus or embedders * layout.embed_cpus + others <= each.cpus
+
+
 def test_embedders_on_processors_share_the_half_of_a_machine():
-    layouts = [fitting(Sizes(embedders=each), cpus=64, gpus=0, machines=1, local=True) for each in (1, 3, 16, 64)]
+    layouts = [fitting(Sizes(embedders=each), [Machine(64)], local=True) for each in (1, 3, 16, 64)]
 
     assert [each.embed_cpus for each in layouts] == [32, 10, 2, 0.5]
 
 
 def test_more_embedders_than_gpus_share_them():
-    layouts = [fitting(Sizes(embedders=each), cpus=64, gpus=8, machines=1, local=True) for each in (4, 8, 9, 24)]
+    layouts = [fitting(Sizes(embedders=each), [Machine(64, 8)], local=True) for each in (4, 8, 9, 24)]
 
     assert [each.embed_gpus for each in layouts] == [1, 1, 0.5, 0.3333]
 
 
 def test_each_gpu_has_an_embedder_and_most_processors_decode():
-    layout = fitting(Sizes(), cpus=64, gpus=8, machines=2, local=True)
+    layout = fitting(Sizes(), [Machine(32, 4)] * 2, local=True)
 
     assert (layout.sizes.embedders, layout.embed_gpus) == (8, 1.0)
     assert layout.sizes.decoders >= 48
@@ -50,7 +71,7 @@ def test_each_gpu_has_an_embedder_and_most_processors_decode():
 def test_what_is_asked_for_is_done():
     asked = Sizes(decoders=3, embedders=2, writers=5, batch_rows=64)
 
-    assert fitting(asked, cpus=64, gpus=8, machines=2, local=True).sizes == asked
+    assert fitting(asked, [Machine(32, 4)] * 2, local=True).sizes == asked
 
 
 def test_only_machines_with_processors_for_work_count():
@@ -58,5 +79,5 @@ def test_only_machines_with_processors_for_work_count():
     worker = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}
     lost = {"Alive": False, "Resources": {"CPU": 8.0}}
 
-    assert working_machines([head, worker, worker, lost]) == 2
-    assert working_machines([head]) == 1
+    assert working_machines([head, worker, worker, lost]) == [Machine(8, 1), Machine(8, 1)]
+    assert working_machines([head]) == [Machine(1)]
