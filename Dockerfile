@@ -111,9 +111,6 @@ COPY --from=gateway-environment /opt/vecgate /opt/vecgate
 # KubeRay starts what it runs with bash, which the base has to have.
 FROM runtime AS bulk
 LABEL org.opencontainers.image.description="Vecgate with local CLIP models and Ray, for bulk jobs on a cluster"
-# Jobs serve nobody, and so need no TLS of a server: their settings would be refused without it.
-ENV VECGATE_SERVER__HOST=127.0.0.1 \
-    VECGATE_WEB__HOST=127.0.0.1
 COPY --from=bulk-environment /opt/vecgate /opt/vecgate
 
 # Last, so that it is what a build without a target makes.

@@ -132,7 +132,7 @@ def _show_dry_run(job: "Job") -> None:
     from service.settings import load_settings  # noqa: PLC0415 -- with the server only
 
     with _one_line(job):
-        found = look(job, load_settings())
+        found = look(job, load_settings(serves=False))
     tables = Tables(found.found, found.columns, job.mapping)
     if not show_dry_run(tables, found.plan, found.refusal, exists=True, limit=None):
         raise typer.Exit(EXIT_FAILED)
@@ -144,7 +144,7 @@ def _run(job: "Job") -> "Result":
     from service.settings import load_settings  # noqa: PLC0415 -- with the server only
 
     with _one_line(job), _Shown() as shown:
-        return run(job, load_settings(), shown.advance)
+        return run(job, load_settings(serves=False), shown.advance)
 
 
 @contextmanager

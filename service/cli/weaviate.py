@@ -32,7 +32,7 @@ def install() -> None:
     except ModuleNotFoundError:
         fail(NEEDS_SERVER, EXIT_WRONG_USE)
     try:
-        configured = load_settings().weaviate.binary
+        configured = load_settings(serves=False).weaviate.binary
     except InvalidSettings as error:
         fail(f"the settings are wrong: {error}", EXIT_WRONG_USE)
     with contextlib.suppress(WeaviateBinaryMissing):
@@ -52,7 +52,7 @@ def clear() -> None:
     except ModuleNotFoundError:
         fail(NEEDS_SERVER, EXIT_WRONG_USE)
     try:
-        folder = load_settings().weaviate.data_dir.expanduser().absolute()
+        folder = load_settings(serves=False).weaviate.data_dir.expanduser().absolute()
     except InvalidSettings as error:
         fail(f"the settings are wrong: {error}", EXIT_WRONG_USE)
     if not folder.exists():

@@ -163,8 +163,12 @@ class Settings(BaseSettings):
             )
 
 
-def load_settings() -> Settings:
+def load_settings(*, serves: bool = True) -> Settings:
     """Read the settings from the environment and the file of VECGATE_CONFIG_FILE, and check OpenTelemetry's variables.
+
+    Args:
+        serves: whether they are for servers. Without, the values of the groups server, web and auth are ignored: where
+            nobody calls, no certificate and no file of clients is needed.
 
     Raises:
         InvalidSettings: some break rules, or a variable or a key of the file names no setting.
@@ -174,7 +178,7 @@ def load_settings() -> Settings:
     settings = None
     try:
         names = _Names(_read_config(_config_file()))
-        settings = Settings()
+        settings = Settings(**({} if serves else _of_no_server()))
     except InvalidSettings as error:
         faults["file"] = str(error)
     except SettingsError as error:
@@ -191,6 +195,11 @@ def load_settings() -> Settings:
     if settings is None or lines:
         raise InvalidSettings("\n".join(lines))
     return settings
+
+
+def _of_no_server() -> dict[str, Any]:
+    """Return the groups that servers alone read, with their defaults; as a whole they win over all that is set."""
+    return {"server": ServerSettings(), "web": WebSettings(), "auth": AuthSettings()}
 
 
 def _config_file() -> Path | None:

@@ -103,7 +103,7 @@ def test_the_variables_of_the_job_and_its_image_are_settings(monkeypatch: pytest
     for each in variables:
         monkeypatch.setenv(each["name"], each.get("value", "secret"))
 
-    settings = load_settings()
+    settings = load_settings(serves=False)
 
     assert list(settings.ordered) == ["clip"]
     assert settings.weaviate.api_key is not None

@@ -33,6 +33,14 @@ def test_an_input_that_is_not_there_is_wrong_use_and_leaves_no_ledger(tmp_path: 
     assert not ledger.exists()
 
 
+def test_a_job_needs_nothing_of_what_a_server_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VECGATE_SERVER__HOST", "0.0.0.0")
+
+    done = CliRunner().invoke(app, ["bulk", str(tmp_path / "none.parquet"), "--collection", "Photos"])
+
+    assert "there is no such file" in done.stderr
+
+
 def test_only_output_without_an_output_is_wrong_use(tmp_path: Path):
     done = CliRunner().invoke(app, ["bulk", str(tmp_path), "--collection", "Photos", "--only-output"])
 

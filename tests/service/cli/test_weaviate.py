@@ -37,6 +37,14 @@ def test_clear_removes_what_the_server_stored(data: Path) -> None:
     assert not data.exists()
 
 
+def test_clear_needs_nothing_of_what_a_server_needs(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_SERVER__HOST", "0.0.0.0")
+
+    assert clear().exit_code == 0
+
+    assert not data.exists()
+
+
 def test_clear_leaves_files_of_others(data: Path) -> None:
     (data / "mine.txt").write_text("x")
 

@@ -16,11 +16,14 @@ from service.cli import app
 from service.diagnosis import diagnose
 from service.settings import (
     KINDS,
+    AuthSettings,
     ClipSettings,
     InvalidSettings,
     LimitSettings,
     NimSettings,
+    ServerSettings,
     Settings,
+    WebSettings,
     describe_embedders,
     describe_settings,
     load_settings,
@@ -392,6 +395,34 @@ def test_names_and_addresses_are_hosts(monkeypatch: pytest.MonkeyPatch, host: st
     monkeypatch.setenv("VECGATE_SERVER__HOST", host)
     monkeypatch.setenv("VECGATE_SERVER__ALLOW_PLAINTEXT", "true")
     assert load_settings().server.host == host
+
+
+def test_without_a_server_what_only_servers_need_is_ignored_and_the_rest_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "vecgate.toml"
+    file.write_text(
+        '[server]\nport = 1\ntls_cert_file = "/none/tls.crt"\n[web]\nport = 2\n[embedder]\ncache_bytes = 7\n'
+    )
+    variables = {
+        "CONFIG_FILE": str(file),
+        "SERVER__HOST": "0.0.0.0",
+        "WEB__HOST": "0.0.0.0",
+        "AUTH__CLIENTS_FILE": "/none/clients.toml",
+        "WEAVIATE__HTTP_URL": "http://weaviate:1",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"VECGATE_{name}", value)
+
+    found = load_settings(serves=False)
+
+    assert (found.server, found.web, found.auth) == (ServerSettings(), WebSettings(), AuthSettings())
+    assert (found.weaviate.http.host, found.embedder.cache_bytes) == ("weaviate", 7)
+    with pytest.raises(InvalidSettings, match=r"tls_cert_file: .* cannot be read"):
+        load_settings()
+    monkeypatch.setenv("VECGATE_SERVER__HOSTS", "0.0.0.0")
+    with pytest.raises(InvalidSettings, match="VECGATE_SERVER__HOSTS: there is no such setting"):
+        load_settings(serves=False)
 
 
 @pytest.mark.parametrize("host", ["weaviate", "weaviate.ns.svc", "10.0.0.1", "[::1]", "[fe80::1%eth0]", "a_b-1"])
