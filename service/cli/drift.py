@@ -109,8 +109,11 @@ def _value(kind: pb.ChangeKind.ValueType, value: float) -> str:
 
 
 def _verdict(change: pb.Change) -> str:
+    measured = change.kind in MEASURED
     if change.real:
-        return "more than chance" if change.message else "better than before"
+        # Of the same loss only one row has the message.
+        worse = change.message or (measured and change.now < change.before)
+        return "more than chance" if worse else "better than before"
     if change.HasField("chance"):
-        return "may be chance, or slight" if change.same_queries else "may be chance"
+        return "may be chance, or slight" if measured else "may be chance"
     return ""

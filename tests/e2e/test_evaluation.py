@@ -22,7 +22,7 @@ from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
 COUNT, DIMENSION, LIMIT = 2500, 48, 10
-LEAST_EF, LESS_EF = 12, 150
+LEAST_EF, LESS_EF = 12, 100
 COARSE = {"hnsw": {"ef": LEAST_EF, "ef_construction": 16, "max_connections": 6}}
 """An index that finds far less than all."""
 

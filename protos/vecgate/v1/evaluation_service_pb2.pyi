@@ -342,9 +342,11 @@ class EvaluateCollectionRequest(_message.Message):
 
     @_builtins.property
     def earlier(self) -> Global___EvaluationReport:
-        """Optional. The report of an earlier evaluation, as it came, with which to compare this one. What both measured of the same queries is
-        compared query by query. It must be of the same collection, tenant, kind of queries, limit, spaces and format, its systems must be set as those of the same names are here, and it must have read all vectors, as
-        this one must (INVALID_INPUT). Default: no comparison.
+        """Optional. The report of an earlier evaluation, as it came, with which to compare this one. It must be of the same collection, tenant,
+        member of query_set, limit, spaces and format, its systems must be set as those of the same names are here, and it must have read
+        all vectors, as this one must (INVALID_INPUT). Captions must be of the same property. The caller's own queries must be the same, with
+        the same answers and in the same order. Samples of objects, and of captions, may differ: measures of the queries that both have are
+        compared query by query. Default: no comparison.
         """
 
     def __init__(
@@ -923,11 +925,13 @@ class Change(_message.Message):
     are measures of fewer than 30 queries.
     """
     real: _builtins.bool
-    """Whether it is more than chance: `chance` is under 0.01, divided by the number of differences that have one. A measure of the same
-    queries must have changed by 0.01 as well.
+    """Whether it is more than chance: `chance` is under 0.01, divided by the number of differences that have one. A measure must have
+    changed by 0.01 as well.
     """
     message: _builtins.str
-    """What it means and what to do, if it is real and for the worse. `findings` has these, too."""
+    """What it means and what to do, if it is real and for the worse; empty for a measure of all queries where that of the same queries
+    says it. `findings` has these, too.
+    """
     same_queries: _builtins.int
     """For a measure that was compared query by query: how many queries both evaluations have, at least 30; `before` and `now` are means of
     these, and the chance is by random exchanges of the two evaluations. 0 for all others: measures of queries that only one of the
@@ -1050,8 +1054,8 @@ class SystemResult(_message.Message):
 
     @_builtins.property
     def measures(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasuredEstimate]:
-        """The measures, at most 80 in all systems of a report together. The index recall is missing for hybrid searches, for those of several vectors, for those with a
-        reranker, and where no object has the vector.
+        """The measures, at most 80 in all systems of a report together. The index recall is missing for hybrid searches, for those of several
+        vectors, for those with a reranker, and where no object has the vector.
         """
 
     @_builtins.property

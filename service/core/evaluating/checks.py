@@ -106,7 +106,10 @@ def check_earlier(
         for name, (before, now) in pairs.items():
             message = f"is {before!r}, and here it is {now!r}; only evaluations of the same can be compared"
             violations.require(before == now, f"earlier.{name}", message)
-        message = "is of other queries; give the same ones with the same answers, or leave the comparison out"
+        message = (
+            "is of other queries; give the same ones with the same answers in the same order, or leave the comparison "
+            "out"
+        )
         same = query_set != earlier.query_set or query_digest(wishes.queries) == earlier.query_digest
         violations.require(same, "earlier.query_digest", message)
         for system, target in zip(wishes.systems, targets, strict=True):

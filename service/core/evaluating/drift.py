@@ -1,6 +1,6 @@
 """How an evaluation differs from an earlier one of the same collection, and which differences are more than chance."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embedders.contract import Vector
 from service.core.evaluating.measures import Measure
-from service.core.evaluating.statistics import SIGNIFICANCE, Estimate, Values, compare
+from service.core.evaluating.statistics import SIGNIFICANCE, Estimate, Values, exchange_chances
 from service.core.evaluating.summary import VectorSummary
 from service.core.evaluating.truth import VectorCounts
 from service.core.evaluating.two_samples import Sample, distribution_change, mean_change, share_change
@@ -26,8 +26,8 @@ FEWEST_QUERIES = 30
 """Of fewer queries, the mean of a measure is not distributed as the test needs it, and nothing is told from chance."""
 
 SLIGHT = 0.01
-"""By how much the mean of a measure over the same queries must have changed: of many queries the least change is more
-than chance, and every object that is added may stand before an answer."""
+"""By how much the mean of a measure must have changed: of many queries the least change is more than chance, and every
+object that is added may stand before an answer."""
 
 SAME_SQUARED = 0.02
 """Unit vectors whose squared distance is less, a cosine of over 0.99, count as the same."""
@@ -83,7 +83,8 @@ MEASURED = {
     Measure.RECALL: (ChangeKind.RECALL, "look at the queries that go worst, and for objects that are gone"),
 }
 
-OF_QUERIES = {ChangeKind.QUERY_GAP, *(kind for kind, _ in MEASURED.values())}
+OF_MEASURES = frozenset(kind for kind, _ in MEASURED.values())
+OF_QUERIES = {ChangeKind.QUERY_GAP, *OF_MEASURES}
 """What is tested by means over queries."""
 
 
@@ -152,7 +153,8 @@ class Change:
         now: today's value, or the difference.
         chance: how often chance alone makes a difference as large; None where there is no chance in it.
         real: whether it is more than chance.
-        message: what it means and what to do; empty if there is nothing to do.
+        message: what it means and what to do; empty if there is nothing to do, or if the change of the same queries
+            has said it.
         same_queries: of how many queries, which both evaluations have, the values were compared one by one; 0 for
             what is compared in another way.
     """
@@ -184,7 +186,10 @@ class Drift:
 
 @dataclass(slots=True)
 class _Found:
-    """A difference before it is known how many are tested together; `pair` has the values of the same queries."""
+    """A difference before it is known how many are tested together.
+
+    `differences` has those of the values of the same queries, which are the same ones for all measures.
+    """
 
     kind: ChangeKind
     subject: str
@@ -193,7 +198,7 @@ class _Found:
     message: str = ""
     chance: float | None = None
     real: bool = False
-    pair: tuple[Values, Values] | None = None
+    differences: Values | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +218,8 @@ def drift_between(earlier: Report, today: Report) -> Drift:
     compared by Fisher's exact test, and vectors by the test of Kolmogorov and Smirnov on each of their projections, as
     Rabanser, Günnemann and Lipton found best among simple ways ("Failing Loudly: An Empirical Study of Methods for
     Detecting Dataset Shift", NeurIPS 2019). A difference is more than chance if chance makes one as large in less than
-    one of 100 evaluations, divided by the number of differences that are tested (Bonferroni's correction).
+    one of 100 evaluations, divided by the number of differences that are tested (Bonferroni's correction). A measure
+    must have changed by SLIGHT as well.
     """
     queries = min(earlier.queries, today.queries)
     found = [_object_count(earlier, today)]
@@ -229,8 +235,9 @@ def drift_between(earlier: Report, today: Report) -> Drift:
         for each in found:
             if each.kind in OF_QUERIES:
                 each.chance = None
-    tested = sum(each.chance is not None or each.pair is not None for each in found)
-    return Drift(earlier.time, [_judged(each, tested) for each in found], queries)
+    tested = sum(each.chance is not None or each.differences is not None for each in found)
+    _compare_same_queries(found, tested)
+    return Drift(earlier.time, _told_once([_judged(each, tested) for each in found]), queries)
 
 
 def named_system(system: System, target: NamedVector) -> System:
@@ -238,15 +245,33 @@ def named_system(system: System, target: NamedVector) -> System:
     return replace(system, vector="" if system.weights else target.name, path="")
 
 
+def _compare_same_queries(found: Sequence[_Found], tested: int) -> None:
+    """Set the chances of what is compared query by query: all together, because one by one takes a minute."""
+    differences = [each.differences for each in found if each.differences is not None]
+    if differences:
+        chances = iter(exchange_chances(np.stack(differences), tested=tested))
+        for each in found:
+            if each.differences is not None:
+                each.chance = next(chances)
+
+
 def _judged(found: _Found, tested: int) -> Change:
-    chance, real, same = found.chance, found.real, 0
-    if found.pair is not None:
-        difference = compare(*found.pair, comparisons=tested)
-        chance, same = difference.chance, len(found.pair[0])
-        real = difference.real and abs(difference.mean.mean) >= SLIGHT
-    elif chance is not None:
-        real = chance < SIGNIFICANCE / tested
-    return Change(found.kind, found.subject, found.before, found.now, chance, real, found.message if real else "", same)
+    real = found.real
+    if found.chance is not None:
+        slight = found.kind in OF_MEASURES and abs(found.now - (found.before or 0)) < SLIGHT
+        real = found.chance < SIGNIFICANCE / tested and not slight
+    same = 0 if found.differences is None else len(found.differences)
+    message = found.message if real else ""
+    return Change(found.kind, found.subject, found.before, found.now, found.chance, real, message, same)
+
+
+def _told_once(changes: Sequence[Change]) -> list[Change]:
+    """Return changes without the message of all queries where that of the same queries tells of the same loss."""
+    told = {(each.kind, each.subject) for each in changes if each.same_queries and each.message}
+    return [
+        replace(each, message="") if not each.same_queries and (each.kind, each.subject) in told else each
+        for each in changes
+    ]
 
 
 def _object_count(earlier: Report, today: Report) -> _Found:
@@ -422,7 +447,7 @@ def _of_same_queries(name: str, measure: Measure, earlier: Sample, today: Sample
         f"{name}: its {measure.value} is {new:.3f} for the {len(now)} queries that both evaluations have, and was "
         f"{old:.3f}; {fix}"
     )
-    return _Found(kind, name, old, new, message if new < old else "", pair=(before, now))
+    return _Found(kind, name, old, new, message if new < old else "", differences=now - before)
 
 
 def _of_means(name: str, measure: Measure, earlier: SystemReport, today: SystemReport) -> _Found:

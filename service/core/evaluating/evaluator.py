@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ from service.core.evaluating.results import (
     findings_of_system,
 )
 from service.core.evaluating.searching import Run, SystemRunner
-from service.core.evaluating.statistics import Values, compare, estimate
+from service.core.evaluating.statistics import Values, compare_each, estimate_each
 from service.core.evaluating.suggesting import (
     ALPHAS,
     AlphaSuggestion,
@@ -58,6 +59,8 @@ from service.domain import CaptionQueries, EvaluationWishes, NamedVector, Object
 from service.errors import InvalidRequest, Overloaded, Violation
 from service.process.metrics import note_evaluation
 from service.store.base import Store
+
+Made = TypeVar("Made")
 
 SHOWN = 5
 """Queries that gain most, and as many that lose most, for each system; and hits of each."""
@@ -120,7 +123,7 @@ class Evaluator:
             course = _Course(self._store, self._embedders, self._rerankers, wishes, task, efs=self._efs)
             found = await course.run(targets)
             if earlier is not None:
-                found = await asyncio.to_thread(_with_drift, found, earlier)
+                found = await _to_its_end(asyncio.to_thread(_with_drift, found, earlier))
             _show(found, wishes)
             return found
 
@@ -187,9 +190,9 @@ class _Course:
         alpha = await self._suggest_alpha(targets[0], queries)
         weights = await self._suggest_weights(targets[0], queries)
         main = Measure.NDCG if queries.answered else Measure.INDEX_RECALL
-        # Resampling takes tenths of a second.
-        results = await asyncio.to_thread(_results, runs, values)
-        comparisons = await asyncio.to_thread(_comparisons, wishes.systems, values)
+        # Resampling the most queries of the most systems takes seconds.
+        results = await _to_its_end(asyncio.to_thread(_results, runs, values))
+        comparisons = await _to_its_end(asyncio.to_thread(_comparisons, wishes.systems, values))
         return Evaluation(
             collection=self._task.collection.name,
             tenant=wishes.scope.tenant,
@@ -342,6 +345,19 @@ class _Course:
         ]
 
 
+async def _to_its_end(thread: Coroutine[object, object, Made]) -> Made:
+    """Return what is made in a thread, and wait for its end though the caller has left.
+
+    Nothing can stop a thread, and beside it the next evaluation would measure slow searches.
+    """
+    running = asyncio.ensure_future(thread)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
 def _with_drift(found: Evaluation, earlier: Report) -> Evaluation:
     """Return an evaluation with how it differs from an earlier one."""
     check_lengths(earlier, found.counts)
@@ -384,7 +400,7 @@ def _results(runs: Sequence[Run], values: Sequence[dict[Measure, Values]]) -> li
         SystemResult(
             run.system,
             run.target,
-            {kind: estimate(each) for kind, each in measured.items()},
+            dict(zip(measured, estimate_each(list(measured.values())), strict=True)),
             measured,
             searches=len(run.rows),
             mean_s=float(run.seconds.mean()),
@@ -405,9 +421,10 @@ def _comparisons(systems: Sequence[System], values: Sequence[dict[Measure, Value
         for kind in Measure
         if kind in first and kind in measured
     ]
+    differences = compare_each([(first[kind], measured) for _, kind, measured in pairs])
     return [
-        Comparison(system.name, kind, compare(first[kind], measured, comparisons=len(pairs)))
-        for system, kind, measured in pairs
+        Comparison(system.name, kind, difference)
+        for (system, kind, _), difference in zip(pairs, differences, strict=True)
     ]
 
 

@@ -14,10 +14,12 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from service.cli import app, connection
+from service.cli.drift import drift_rows
 from service.domain import StoredObject
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.service.conftest import Wire, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import evaluation_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
 
 COUNT = 60
@@ -390,6 +392,26 @@ async def test_an_earlier_evaluation_is_compared_with_in_the_table_in_json_and_o
     assert "same objects with another vector" in html
     changed = {each["kind"]: each for each in again["drift"]["changes"]}
     assert changed["CHANGE_KIND_SAME_OBJECTS"]["now"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({"kind": pb.CHANGE_KIND_RECALL, "real": True, "message": "m"}, "more than chance"),
+        # The row of the same queries has the message.
+        ({"kind": pb.CHANGE_KIND_RECALL, "real": True}, "more than chance"),
+        ({"kind": pb.CHANGE_KIND_RECALL, "real": True, "before": 0.7}, "better than before"),
+        ({"kind": pb.CHANGE_KIND_HUBS, "real": True}, "better than before"),
+        ({"kind": pb.CHANGE_KIND_RECALL}, "may be chance, or slight"),
+        ({"kind": pb.CHANGE_KIND_HUBS}, "may be chance"),
+    ],
+)
+def test_each_difference_says_whether_it_is_more_than_chance(change: dict[str, Any], verdict: str) -> None:
+    changed = pb.Change(**{"before": 0.9, "now": 0.8, "chance": 0.001, **change})
+
+    ((*_, said),) = drift_rows(pb.Drift(changes=[changed]))
+
+    assert said == verdict
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"objects": 3}', '{"report": {"format": "x"}}', '{"report": 1}'])

@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from embedders.contract import Vector
-from service.core.evaluating import summary
+from service.core.evaluating import drift, summary
 from service.core.evaluating.drift import FEWEST_QUERIES, Change, ChangeKind, Report, SystemReport, drift_between
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.results import FindingKind, findings_of_drift
-from service.core.evaluating.statistics import Estimate, Values, estimate
+from service.core.evaluating.statistics import Estimate, Values, estimate, exchange_chances
 from service.core.evaluating.summary import Summarizer, VectorSummary
 from service.core.evaluating.truth import VectorCounts
 from service.domain import System
@@ -224,6 +224,56 @@ def test_a_slight_loss_is_not_named_though_it_is_that_of_all_queries(loss: float
     assert change.chance < 0.001
 
 
+@pytest.mark.parametrize(("loss", "told"), [(0.0095, False), (0.0105, True)])
+def test_a_slight_loss_of_many_queries_is_not_named_as_that_of_two_samples(
+    loss: float,
+    told: bool,  # noqa: FBT001
+) -> None:
+    values = np.random.default_rng(1).uniform(0.98, 1, 1000)
+
+    (change,) = of_ndcg(without_values(judged(values)), judged(values - loss))
+
+    assert (change.same_queries, change.real, bool(change.message)) == (0, told, told)
+    assert change.chance is not None
+    assert change.chance < 0.001
+
+
+@pytest.mark.parametrize(("lost", "real"), [(10, False), (30, True)])
+def test_a_loss_that_two_comparisons_show_is_told_once_and_a_slight_one_not_at_all(
+    lost: int,
+    real: bool,  # noqa: FBT001
+) -> None:
+    before = np.full(1000, 0.999)
+    now = before.copy()
+    now[1 : lost + 1] = 0.0
+    digests = np.arange(1, 1001, dtype=np.uint64)
+
+    found = drift_between(judged(before), judged(np.roll(now, -1), digests=digests))
+
+    same, every = [each for each in found.changes if each.kind is ChangeKind.NDCG]
+    assert (same.same_queries, every.same_queries) == (999, 0)
+    assert (same.real, every.real) == (real, real)
+    assert (bool(same.message), every.message) == (real, "")
+    faults = [each for each in findings_of_drift(found) if each.kind is FindingKind.DRIFT]
+    assert [each.message for each in faults] == ([same.message] if real else [])
+
+
+def test_the_losses_of_two_systems_are_each_told() -> None:
+    values = np.random.default_rng(1).uniform(0.2, 1, 200)
+    before, now = judged(values), judged(values - 0.1, digests=np.arange(1, 201, dtype=np.uint64))
+    both = [
+        replace(each, systems={"present": each.systems["present"], "other": other})
+        for each, other in (
+            (before, replace(before.systems["present"], values={})),
+            (now, replace(now.systems["present"], values={})),
+        )
+    ]
+
+    found = [(each.subject, each.same_queries, bool(each.message)) for each in of_ndcg(*both)]
+
+    assert found == [("present", 199, True), ("present", 0, False), ("other", 0, True)]
+
+
 def test_a_loss_is_found_however_many_differences_are_tested_together() -> None:
     values = np.random.default_rng(1).uniform(0.2, 1, 50)
     before, now = judged(values), judged(values - 0.05)
@@ -237,6 +287,35 @@ def test_a_loss_is_found_however_many_differences_are_tested_together() -> None:
     ]
 
     assert all(each.real for each in of_ndcg(*several))
+
+
+def test_all_that_is_compared_query_by_query_gets_its_chance_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def noting(differences: Values, *, tested: int) -> list[float]:
+        asked.append((differences.shape, tested))
+        return exchange_chances(differences, tested=tested)
+
+    monkeypatch.setattr(drift, "exchange_chances", noting)
+    random = np.random.default_rng(1)
+    before = {kind: random.random(200).astype(np.float32) for kind in Measure}
+    now = before | {Measure.RECALL: before[Measure.RECALL] - np.float32(0.1)}
+    estimates = {kind: Estimate(0.5, 0.4, 0.6) for kind in Measure}
+    reports = [
+        replace(
+            report(),
+            systems={str(number): SystemReport(PRESENT, estimates, 0, 200, 0.01, values) for number in range(20)},
+            query_digests=np.arange(200, dtype=np.uint64),
+        )
+        for values in (before, now)
+    ]
+
+    changes = drift_between(*reports).changes
+
+    tested = sum(each.chance is not None for each in changes)
+    assert asked == [((80, 200), tested)]
+    real = {(each.kind, each.subject) for each in changes if each.real}
+    assert real == {(ChangeKind.RECALL, str(number)) for number in range(20)}
 
 
 def test_the_same_objects_give_the_same_summary_in_whatever_pages_they_come() -> None:
@@ -416,14 +495,14 @@ def test_measures_of_few_queries_are_shown_and_not_tested(queries: int, tested: 
         system = SystemReport(PRESENT, {Measure.NDCG: Estimate(value, value, value)}, 0, queries, 0.01)
         return replace(report(gap=value, gap_error=0.01), queries=queries, systems={"present": system})
 
-    drift = drift_between(of(1.0), of(0.2))
+    found = drift_between(of(1.0), of(0.2))
 
-    assert drift.queries == queries
+    assert found.queries == queries
     for kind in (ChangeKind.NDCG, ChangeKind.QUERY_GAP):
-        change = next(each for each in drift.changes if each.kind is kind)
+        change = next(each for each in found.changes if each.kind is kind)
         assert (change.before, change.now) == (1.0, 0.2)
         assert (change.chance is not None, change.real) == (tested, tested)
-    told = [each.message for each in findings_of_drift(drift) if each.kind is FindingKind.FEW_QUERIES]
+    told = [each.message for each in findings_of_drift(found) if each.kind is FindingKind.FEW_QUERIES]
     assert len(told) == 1 - tested
 
 

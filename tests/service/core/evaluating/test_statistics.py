@@ -1,9 +1,22 @@
 """Intervals hold the true mean, equal systems are called equal, and different ones different."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from service.core.evaluating.statistics import Values, compare, estimate, fewest_queries
+from service.core.evaluating import statistics
+from service.core.evaluating.statistics import (
+    AT_ONCE,
+    Values,
+    compare,
+    compare_each,
+    estimate,
+    estimate_each,
+    exchange_chances,
+    fewest_queries,
+)
 
 REPETITIONS = 100
 
@@ -22,6 +35,17 @@ def test_an_interval_holds_the_true_mean_in_at_least_90_of_100_repetitions() -> 
 
     assert sum(each.low <= truth <= each.high for each in intervals) >= 90
     assert all(each.low <= each.mean <= each.high for each in intervals)
+
+
+def test_an_interval_is_the_same_alone_and_among_others() -> None:
+    random = np.random.default_rng(7)
+    values = [scores(random, 200, quality) for quality in (0.2, 0.4, 0.6)]
+
+    together = estimate_each(values)
+
+    for found, alone in zip(together, map(estimate, values), strict=True):
+        assert astuple(found) == pytest.approx(astuple(alone), abs=1e-12)
+    assert estimate_each([]) == []
 
 
 @pytest.mark.parametrize("count", [20, 300])
@@ -59,10 +83,10 @@ def test_with_a_few_more_than_the_fewest_queries_a_difference_can_be_real_and_wi
 ) -> None:
     fewest = fewest_queries(comparisons)
 
-    enough, less = (compare(np.zeros(n), np.ones(n), comparisons=comparisons) for n in (fewest + 4, fewest - 1))
+    enough, less = (compare_each([(np.zeros(n), np.ones(n))] * comparisons) for n in (fewest + 4, fewest - 1))
 
-    assert enough.real
-    assert not less.real
+    assert all(each.real for each in enough)
+    assert not any(each.real for each in less)
 
 
 def test_many_comparisons_at_once_need_surer_ones() -> None:
@@ -72,4 +96,34 @@ def test_many_comparisons_at_once_need_surer_ones() -> None:
     alone = compare(first, second)
 
     assert alone.real
-    assert not compare(first, second, comparisons=1 + int(0.01 / alone.chance)).real
+    together = compare_each([(first, second)] * (1 + int(0.01 / alone.chance)))
+    assert not any(each.real for each in together)
+
+
+def test_a_pair_has_the_same_chance_alone_and_among_others() -> None:
+    random = np.random.default_rng(6)
+    pairs = [(random.random(50), random.random(50) + shift) for shift in (0, 0.05, 0.1)]
+
+    together = compare_each(pairs)
+
+    assert [each.chance for each in together] == [compare(*pair).chance for pair in pairs]
+    assert compare_each([]) == []
+
+
+def test_exchanges_are_made_once_for_all_pairs_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, begin = [], np.random.default_rng
+
+    class Noting:
+        def __init__(self, seed: int) -> None:
+            self._random = begin(seed)
+
+        def integers(self, most: int, *, size: tuple[int, int], dtype: type) -> NDArray[np.int8]:
+            made.append(size)
+            return self._random.integers(most, size=size, dtype=dtype)  # type: ignore[no-any-return]  # any dtype
+
+    monkeypatch.setattr(statistics.np.random, "default_rng", Noting)
+    exchange_chances(np.ones((80, 30)), tested=180)
+
+    assert sum(exchanges for exchanges, _ in made) == 180 * 200
+    assert {queries for _, queries in made} == {30}
+    assert max(exchanges for exchanges, _ in made) <= AT_ONCE

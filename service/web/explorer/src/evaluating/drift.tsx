@@ -77,7 +77,19 @@ export function DriftTable({ drift: { changes = [] } }: { drift: DriftJson }) {
   );
 }
 
-function Verdict({ change: { real, message, chance, sameQueries } }: { change: ChangeJson }) {
-  if (real) return message ? <span class="badge bad">worse</span> : <span class="badge good">better</span>;
-  return chance === undefined ? <>–</> : <span class="badge">{sameQueries ? "may be chance, or slight" : "may be chance"}</span>;
+/** Whether a difference is more than chance, in a word; nothing if there is no chance in it. */
+export function verdictOf(change: ChangeJson): "worse" | "better" | "may be chance, or slight" | "may be chance" | "" {
+  const measured = MEASURES.has(kindOf(change));
+  if (change.real) {
+    // Of the same loss only one row has the message.
+    return change.message || (measured && Number(change.now ?? 0) < Number(change.before ?? 0)) ? "worse" : "better";
+  }
+  if (change.chance === undefined) return "";
+  return measured ? "may be chance, or slight" : "may be chance";
+}
+
+function Verdict({ change }: { change: ChangeJson }) {
+  const verdict = verdictOf(change);
+  if (!verdict) return <>–</>;
+  return <span class={{ worse: "badge bad", better: "badge good" }[verdict as string] ?? "badge"}>{verdict}</span>;
 }

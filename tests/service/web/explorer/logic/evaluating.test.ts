@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { readCsv } from "../../../../../service/web/explorer/src/csv";
-import { howCompared, readEarlier } from "../../../../../service/web/explorer/src/evaluating/drift";
+import { howCompared, readEarlier, verdictOf } from "../../../../../service/web/explorer/src/evaluating/drift";
 import { readQueryFiles } from "../../../../../service/web/explorer/src/evaluating/query-files";
 import { readWishes, toParams } from "../../../../../service/web/explorer/src/evaluating/request";
 import { readEnvelopes, withEnvelope } from "../../../../../service/web/explorer/src/envelopes";
@@ -87,4 +87,14 @@ test("whether measures were compared query by query is said where any were compa
   assert.match(howCompared({ changes: [recall, { ...recall, sameQueries: 1198 }] }), /^1,198 queries are the same/);
   assert.match(howCompared({ changes: [recall] }), /^Measures were compared as two samples/);
   assert.equal(howCompared({ changes: [{ kind: "CHANGE_KIND_INDEX_RECALL" }, { kind: "CHANGE_KIND_HUBS", chance: 1 }] }), "");
+});
+
+test("a loss is worse also where the row of the same queries has its message", () => {
+  const recall = { kind: "CHANGE_KIND_RECALL", chance: 0.0001, real: true, before: 0.9, now: 0.8 } as const;
+  const hubs = { kind: "CHANGE_KIND_HUBS", chance: 0.0001, real: true, before: 0.2, now: 0.1 } as const;
+
+  const verdicts = [{ ...recall, message: "m" }, recall, { ...recall, now: 0.95 }, hubs, { ...recall, real: false }, { ...hubs, real: false }].map(verdictOf);
+
+  assert.deepEqual(verdicts, ["worse", "worse", "better", "better", "may be chance, or slight", "may be chance"]);
+  assert.equal(verdictOf({ kind: "CHANGE_KIND_CENTRE", now: 1 }), "");
 });
