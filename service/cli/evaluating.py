@@ -11,7 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from service.cli.connection import EVALUATION_TIMEOUT_S, AddressOption, TenantOption, connected
 from service.cli.drift import TITLES, drift_rows, how_compared, read_report, when
-from service.cli.evaluation_page import MEASURES, evaluation_page, weights_in_words
+from service.cli.evaluation_page import (
+    MEASURES,
+    best_weights_in_words,
+    evaluation_page,
+    gain_in_words,
+    objects_in_words,
+)
 from service.cli.output import (
     EXIT_FAILED,
     EXIT_WRONG_USE,
@@ -132,6 +138,27 @@ SystemOption = Annotated[
         show_default=False,
     ),
 ]
+FieldWeightsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field-weights",
+        metavar="FIELD=WEIGHT,...",
+        help="Other weights of the fields that an object's vector is made of, such as photo=0.9,title=0.1, tried among "
+        "a sample whose fields are embedded again. Repeatable; all are compared with the present ones. `present` alone "
+        "goes with --suggest.",
+        show_default=False,
+    ),
+]
+FieldSampleOption = Annotated[
+    int | None,
+    typer.Option(
+        "--field-sample",
+        min=1,
+        max=5000,
+        help="How many objects --field-weights embeds again; 1000 if not given.",
+        show_default=False,
+    ),
+]
 NoIndexRecallOption = Annotated[
     bool, typer.Option("--no-index-recall", help="Do not read all vectors to compare the index with exact search.")
 ]
@@ -146,7 +173,11 @@ AllowChangeEfOption = Annotated[
     ),
 ]
 SuggestOption = Annotated[
-    bool, typer.Option("--suggest", help="Suggest an ef (with --allow-change-ef), an alpha (with answers), or weights.")
+    bool,
+    typer.Option(
+        "--suggest",
+        help="Suggest an ef (with --allow-change-ef), an alpha (with answers), or weights of vectors or of fields.",
+    ),
 ]
 WantedRecallOption = Annotated[
     float, typer.Option("--wanted-recall", min=0.01, max=1, help="The index recall that --suggest is to reach.")
@@ -178,6 +209,8 @@ def evaluate(
     qrels: QrelsOption = None,
     answer_property: AnswerOption = "",
     systems: SystemOption = None,
+    field_weights: FieldWeightsOption = None,
+    field_sample: FieldSampleOption = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Hits that count.")] = 10,
     no_index_recall: NoIndexRecallOption = False,
     max_objects: MaxObjectsOption = 1_000_000,
@@ -204,22 +237,33 @@ def evaluate(
         answer_property=answer_property,
     )
     request.systems.extend(_system(each) for each in systems or ())
+    if field_weights:
+        if allow_change_ef or wanted_recall != WANTED_RECALL:
+            fail("--allow-change-ef and --wanted-recall do not go with --field-weights", EXIT_WRONG_USE)
+        request.field_sample_size, request.suggest_field_weights = field_sample or 0, suggest
+        _add_field_weights(request, field_weights)
+    elif field_sample is not None:
+        fail("--field-sample goes with --field-weights; give that, too", EXIT_WRONG_USE)
     request.limit, request.skip_index_recall, request.max_objects = limit, no_index_recall, max_objects
     request.allow_ef_change = allow_change_ef
     if against is not None:
         request.earlier.CopyFrom(read_report(against))
-    if suggest:
+    if suggest and not field_weights:
         _set_suggestions(request, wanted_recall)
     with connected(context, address, EVALUATION_TIMEOUT_S) as client:
         found = run_evaluation(client, request)
         if html is not None:
             html.write_text(evaluation_page(client, collection, found, tenant), encoding="utf-8")
+    _print_evaluation(found, as_json=as_json)
+    if html is not None:
+        note(f"the page is in {html}")
+
+
+def _print_evaluation(found: pb.Evaluation, *, as_json: bool) -> None:
     if as_json:
         print_json(json_format.MessageToDict(found, preserving_proto_field_name=True))
     else:
         show_evaluation(found)
-    if html is not None:
-        note(f"the page is in {html}")
 
 
 def query_request(
@@ -287,6 +331,27 @@ def _system(text: str) -> pb.EvaluatedSystem:
         except ValueError:
             fail(f"--system {text}: {value!r} is not a number", EXIT_WRONG_USE)
     return system
+
+
+def _add_field_weights(request: pb.EvaluateCollectionRequest, given: Sequence[str]) -> None:
+    """Add a system with the present weights of fields, unless one is there, and one for each of others."""
+    if not request.suggest_field_weights and given == ["present"]:
+        fail("--field-weights present goes with --suggest; or give other weights, too", EXIT_WRONG_USE)
+    if not request.systems:
+        request.systems.add(name="present")
+    for text in given:
+        if text == "present":
+            continue
+        system = request.systems.add(target_vector=request.systems[0].target_vector)
+        for part in text.split(","):
+            name, _, weight = part.rpartition("=")
+            if name in system.field_weights:
+                fail(f"--field-weights {text}: has {name} twice; give it once", EXIT_WRONG_USE)
+            try:
+                system.field_weights[name] = float(weight)
+            except ValueError:
+                words = "write it as FIELD=WEIGHT,..., such as photo=0.9,title=0.1, or present"
+                fail(f"--field-weights {text}: {words}", EXIT_WRONG_USE)
 
 
 def _set_weights(system: pb.EvaluatedSystem, text: str, value: str) -> None:
@@ -362,8 +427,9 @@ def check_better(client: Client, request: pb.EvaluateCollectionRequest, vector: 
 
 def show_evaluation(found: pb.Evaluation) -> None:
     """Print an evaluation as tables."""
+    timed = not found.HasField("sample_object_count")
     say(
-        f"{found.query_count} queries, {found.object_count} objects, the first {found.limit} hits; "
+        f"{found.query_count} queries, {objects_in_words(found)}, the first {found.limit} hits; "
         f"{found.searches} searches and {found.embedded_inputs} embedded inputs in {_seconds(found):.1f} s"
     )
     say()
@@ -373,11 +439,11 @@ def show_evaluation(found: pb.Evaluation) -> None:
             each.system.name,
             each.system.target_vector or ", ".join(sorted(each.system.target_weights)),
             *(_cell(found, each, kind) for kind in kinds),
-            *_times(each),
+            *(_times(each) if timed else ()),
         )
         for each in found.systems
     ]
-    titles = ["system", "vector", *(MEASURES[kind] for kind in kinds), "median", "95 %"]
+    titles = ["system", "vector", *(MEASURES[kind] for kind in kinds), *(("median", "95 %") if timed else ())]
     print_table(titles, rows, whole=("system",))
     if len(found.systems) > 1:
         say()
@@ -409,8 +475,8 @@ def suggestions(found: pb.Evaluation) -> list[str]:
     if found.HasField("weights"):
         ndcg = found.weights.ndcg
         lines.append(
-            f"The best weights are {weights_in_words(found.weights.weights)}; queries that did not choose them have an "
-            f"nDCG of {ndcg.mean:.3f} ({ndcg.low:.3f} to {ndcg.high:.3f})."
+            f"{best_weights_in_words(found)}; queries that did not choose them have an nDCG of {ndcg.mean:.3f} "
+            f"({ndcg.low:.3f} to {ndcg.high:.3f}), {gain_in_words(found)}."
         )
     if found.HasField("alpha"):
         best, ndcg = found.alpha, found.alpha.ndcg

@@ -51,11 +51,10 @@ def evaluation_page(client: Client, collection: str, found: pb.Evaluation, tenan
         tenant: whose objects, if the collection has tenants.
     """
     parts = [
-        f"<p>{found.query_count} queries, {found.object_count} objects, the first {found.limit} hits.</p>",
+        f"<p>{found.query_count} queries, {objects_in_words(found)}, the first {found.limit} hits.</p>",
         *(f'<p class="finding">{escaped(_said(each))}</p>' for each in found.findings),
         *_measure_plots(found),
-        "<h2>Time of a search</h2>",
-        _plot([_time_bar(each) for each in found.systems], unit=True),
+        *_time_plot(found),
         _cost(found),
         *_comparisons(found),
         *_suggestions(found),
@@ -65,9 +64,29 @@ def evaluation_page(client: Client, collection: str, found: pb.Evaluation, tenan
     return page_start(f"Evaluation of {collection}", STYLE) + "\n".join(parts) + f"\n{PAGE_END}"
 
 
+def objects_in_words(found: pb.Evaluation) -> str:
+    """Return how many objects were searched."""
+    among = f"a sample of {found.sample_object_count} of " if found.HasField("sample_object_count") else ""
+    return f"{among}{found.object_count} objects"
+
+
 def weights_in_words(weights: Mapping[str, float]) -> str:
-    """Return weights of named vectors in words."""
+    """Return weights of named vectors or fields in words."""
     return ", ".join(f"{name} {round(weight, 6):g}" for name, weight in sorted(weights.items()))
+
+
+def best_weights_in_words(found: pb.Evaluation) -> str:
+    """Return which weights are the best, or that no others are better than those of the first system."""
+    words = weights_in_words(found.weights.weights)
+    if found.weights.real:
+        return f"The best weights are {words}"
+    return f"No other weights are better than {found.systems[0].system.name} by more than chance. The best were {words}"
+
+
+def gain_in_words(found: pb.Evaluation) -> str:
+    """Return how much more suggested weights have than the first system."""
+    gain, first = found.weights.gain, found.systems[0].system.name
+    return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) against {first}"
 
 
 class _Pictures:
@@ -124,6 +143,13 @@ def _measure_plots(found: pb.Evaluation) -> Iterable[str]:
         ]
         yield f"<h2>{_measure_name(kind)}</h2>"
         yield _plot(bars)
+
+
+def _time_plot(found: pb.Evaluation) -> Iterable[str]:
+    # Searches among a sample have no times.
+    if not found.HasField("sample_object_count"):
+        yield "<h2>Time of a search</h2>"
+        yield _plot([_time_bar(each) for each in found.systems], unit=True)
 
 
 def _time_bar(system: pb.SystemResult) -> Bar:
@@ -210,8 +236,9 @@ def _suggestions(found: pb.Evaluation) -> Iterable[str]:
         yield _curve([(each.ef, each.recall) for each in ef.tried], ef.wanted_recall)
     if found.HasField("weights"):
         weights = found.weights
-        yield f"<h2>Best weights: {escaped(weights_in_words(weights.weights))}</h2>"
-        yield f"<p>Queries that did not choose them have an nDCG of {weights.ndcg.mean:.3f}.</p>"
+        yield f"<h2>Weights</h2><p>{escaped(best_weights_in_words(found))}.</p>"
+        change = escaped(gain_in_words(found))
+        yield f"<p>Queries that did not choose them have an nDCG of {weights.ndcg.mean:.3f}, {change}.</p>"
         best_first = sorted(weights.tried, key=lambda each: -each.ndcg)
         yield _table(["weights", "nDCG"], [(weights_in_words(each.weights), f"{each.ndcg:.3f}") for each in best_first])
     if found.HasField("alpha"):

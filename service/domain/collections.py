@@ -183,6 +183,16 @@ class NamedVector:
     multi: bool = False
     binding: int = 0
 
+    @property
+    def field_names(self) -> list[str]:
+        """The names of its fields, texts first."""
+        return list(self.field_weights)
+
+    @property
+    def field_weights(self) -> dict[str, float]:
+        """The weights of its fields by their names, texts first."""
+        return {each.name: each.weight for each in (*self.text_fields, *self.image_fields)}
+
 
 @dataclass(frozen=True, slots=True)
 class MultiTenancy:

@@ -23,6 +23,8 @@ class System:
         path: the field in the request.
         weights: instead of `vector`, the weights of named vectors that are searched together; empty for one vector.
         join: how their distances become one.
+        field_weights: weights of the fields that an object's vector is made of, which are tried among a sample; empty
+            for the present ones.
     """
 
     name: str
@@ -35,6 +37,7 @@ class System:
     path: str = ""
     weights: Mapping[str, float] = field(default_factory=dict)
     join: TargetJoin | None = None
+    field_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ class EvaluationWishes:
         wanted_recall: the index recall for which to look for the smallest ef; None for no such search.
         suggest_alpha: whether to look for the best alpha.
         suggest_weights: whether to look for the best weights of the vectors of the first system.
+        suggest_field_weights: whether to look for the best weights of an object's fields.
+        field_sample: among how many objects weights of fields are tried.
         scope: whose objects, and how many replicas must answer.
     """
 
@@ -110,4 +115,11 @@ class EvaluationWishes:
     wanted_recall: float | None = None
     suggest_alpha: bool = False
     suggest_weights: bool = False
+    suggest_field_weights: bool = False
+    field_sample: int = 1000
     scope: Scope = field(default_factory=Scope)
+
+    @property
+    def tries_fields(self) -> bool:
+        """Whether weights of fields are tried; then all systems search the same sample of objects."""
+        return self.suggest_field_weights or any(each.field_weights for each in self.systems)

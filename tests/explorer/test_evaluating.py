@@ -93,6 +93,29 @@ async def test_the_page_shows_and_saves_what_the_api_finds(page: Page, gallery: 
         await expect(shown.nth(number)).to_contain_text(query.text)
 
 
+async def test_present_weights_of_fields_find_in_a_sample_of_all_objects_what_searches_find(gallery: Serving) -> None:
+    captions = pb.CaptionQueries(property="keywords", sample_size=200)
+    rest: Any = {"collection": COLLECTION, "captions": captions, "limit": 5}
+    words_alone = pb.EvaluatedSystem(field_weights={"image": 0, "name": 1})
+
+    searched = await evaluated(gallery, pb.EvaluateCollectionRequest(**rest))
+    found = await evaluated(
+        gallery,
+        pb.EvaluateCollectionRequest(**rest, systems=[pb.EvaluatedSystem(), words_alone], suggest_field_weights=True),
+    )
+
+    assert found.sample_object_count == found.object_count
+    by_search = {each.measure: each.estimate for each in searched.systems[0].measures}
+    assert by_search.pop(pb.EVALUATION_MEASURE_INDEX_RECALL).mean == 1
+    assert {each.measure: each.estimate for each in found.systems[0].measures} == by_search
+    present, words = (each.measures[0].estimate.mean for each in found.systems)
+    assert present != words
+    best = dict(found.weights.weights)
+    assert max(found.weights.tried, key=lambda each: each.ndcg).ndcg >= present
+    assert best.keys() == {"image", "name"}
+    assert found.embedded_inputs == found.query_count + 2 * found.object_count
+
+
 async def test_copied_commands_find_what_the_page_shows(page: Page, gallery: Serving) -> None:
     await page.goto(f"{CAPTIONS}&sample=20&ways={EVALUATED_WAYS}&suggest=yes")
     await run_evaluation(page)

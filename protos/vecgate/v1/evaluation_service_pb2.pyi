@@ -224,6 +224,10 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     """The recall of the suggested ef is known to less than 0.01 either way; the message says about how many queries would do."""
     FINDING_KIND_EF_FOR_OBJECTS: _FindingKind.ValueType  # 18
     """The suggested ef was chosen by the own vectors of stored objects, which an index finds more easily than other queries."""
+    FINDING_KIND_FIELD_SAMPLE: _FindingKind.ValueType  # 19
+    """Weights of fields were tried among a sample; the message says what figures mean, and how to change the weights."""
+    FINDING_KIND_OBJECTS_LEFT_OUT: _FindingKind.ValueType  # 20
+    """Objects of the sample cannot be embedded again, or get no vector by some weights."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
     """FindingKind is a kind of EvaluationFinding."""
@@ -266,6 +270,10 @@ FINDING_KIND_EF_UNCERTAIN: FindingKind.ValueType  # 17
 """The recall of the suggested ef is known to less than 0.01 either way; the message says about how many queries would do."""
 FINDING_KIND_EF_FOR_OBJECTS: FindingKind.ValueType  # 18
 """The suggested ef was chosen by the own vectors of stored objects, which an index finds more easily than other queries."""
+FINDING_KIND_FIELD_SAMPLE: FindingKind.ValueType  # 19
+"""Weights of fields were tried among a sample; the message says what figures mean, and how to change the weights."""
+FINDING_KIND_OBJECTS_LEFT_OUT: FindingKind.ValueType  # 20
+"""Objects of the sample cannot be embedded again, or get no vector by some weights."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final
@@ -286,6 +294,8 @@ class EvaluateCollectionRequest(_message.Message):
     WANTED_RECALL_FIELD_NUMBER: _builtins.int
     SUGGEST_ALPHA_FIELD_NUMBER: _builtins.int
     SUGGEST_WEIGHTS_FIELD_NUMBER: _builtins.int
+    SUGGEST_FIELD_WEIGHTS_FIELD_NUMBER: _builtins.int
+    FIELD_SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     EARLIER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
@@ -317,6 +327,15 @@ class EvaluateCollectionRequest(_message.Message):
     suggest_weights: _builtins.bool
     """Optional. Whether to find the best weights of the target_weights of the first system, which need not be good themselves. It needs
     queries whose answers are known (INVALID_INPUT). Nothing is embedded for it. Default: false.
+    """
+    suggest_field_weights: _builtins.bool
+    """Optional. Whether to find the best weights of the 2 or 3 fields that an object's vector is made of (INVALID_INPUT), by exact searches
+    among a sample; see EvaluatedSystem.field_weights, which the systems need not set. Default: false.
+    """
+    field_sample_size: _builtins.int
+    """Optional. With weights of fields: how many objects the sample has, 0 to 5000; 0 means 1000. It has all known answers, of which there
+    may be no more (INVALID_INPUT), and other objects from all over the collection. Each of their fields is embedded, at most 20,000 texts
+    and images with 20,480,000 values in their vectors together (INVALID_INPUT).
     """
     @_builtins.property
     def objects(self) -> Global___ObjectQueries:
@@ -364,12 +383,14 @@ class EvaluateCollectionRequest(_message.Message):
         wanted_recall: _builtins.float | None = ...,
         suggest_alpha: _builtins.bool = ...,
         suggest_weights: _builtins.bool = ...,
+        suggest_field_weights: _builtins.bool = ...,
+        field_sample_size: _builtins.int = ...,
         scope: _scope_pb2.Scope | None = ...,
         earlier: Global___EvaluationReport | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "captions", b"captions", "earlier", b"earlier", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "wanted_recall", b"wanted_recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "allow_ef_change", b"allow_ef_change", "captions", b"captions", "collection", b"collection", "earlier", b"earlier", "limit", b"limit", "max_objects", b"max_objects", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "skip_index_recall", b"skip_index_recall", "suggest_alpha", b"suggest_alpha", "suggest_weights", b"suggest_weights", "systems", b"systems", "wanted_recall", b"wanted_recall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall", "allow_ef_change", b"allow_ef_change", "captions", b"captions", "collection", b"collection", "earlier", b"earlier", "field_sample_size", b"field_sample_size", "limit", b"limit", "max_objects", b"max_objects", "objects", b"objects", "queries", b"queries", "query_set", b"query_set", "scope", b"scope", "skip_index_recall", b"skip_index_recall", "suggest_alpha", b"suggest_alpha", "suggest_field_weights", b"suggest_field_weights", "suggest_weights", b"suggest_weights", "systems", b"systems", "wanted_recall", b"wanted_recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__wanted_recall: _TypeAlias = _typing.Literal["wanted_recall"]  # noqa: Y015
     _WhichOneofArgType__wanted_recall: _TypeAlias = _typing.Literal["_wanted_recall", b"_wanted_recall"]  # noqa: Y015
@@ -553,6 +574,26 @@ class EvaluatedSystem(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class FieldWeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     TARGET_VECTOR_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
@@ -562,6 +603,7 @@ class EvaluatedSystem(_message.Message):
     RERANK_IMAGE_PROPERTY_FIELD_NUMBER: _builtins.int
     TARGET_WEIGHTS_FIELD_NUMBER: _builtins.int
     TARGET_JOIN_FIELD_NUMBER: _builtins.int
+    FIELD_WEIGHTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Optional. What the result calls it. Default: words for what is set."""
     target_vector: _builtins.str
@@ -590,6 +632,15 @@ class EvaluatedSystem(_message.Message):
         answers (INVALID_INPUT). At most 120 in a request, those of an earlier report included.
         """
 
+    @_builtins.property
+    def field_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Optional. Other weights of the fields that an object's vector is made of: one from 0 to 1,000,000, of which 6 decimals count, for
+        each field of the named vector, and one over 0 (INVALID_INPUT). If any system sets it, the fields of a sample of objects are embedded, each by itself, and
+        combined as an import does. All systems search this sample exactly, those that do not set it with the present weights; they have the
+        same target_vector, set nothing else, and need known answers (INVALID_INPUT). A named vector with one field or with one joint input,
+        and a native one with a text array, have no such weights, and images of which only hashes are stored cannot be embedded again (INVALID_INPUT). At most 400 in a request.
+        """
+
     def __init__(
         self,
         *,
@@ -602,10 +653,11 @@ class EvaluatedSystem(_message.Message):
         rerank_image_property: _builtins.str = ...,
         target_weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         target_join: _search_service_pb2.TargetJoin.ValueType = ...,
+        field_weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_ef", b"_ef", "alpha", b"alpha", "ef", b"ef"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_ef", b"_ef", "alpha", b"alpha", "ef", b"ef", "name", b"name", "rerank_image_property", b"rerank_image_property", "rerank_property", b"rerank_property", "reranker", b"reranker", "target_join", b"target_join", "target_vector", b"target_vector", "target_weights", b"target_weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_ef", b"_ef", "alpha", b"alpha", "ef", b"ef", "field_weights", b"field_weights", "name", b"name", "rerank_image_property", b"rerank_image_property", "rerank_property", b"rerank_property", "reranker", b"reranker", "target_join", b"target_join", "target_vector", b"target_vector", "target_weights", b"target_weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -704,6 +756,7 @@ class Evaluation(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     DRIFT_FIELD_NUMBER: _builtins.int
+    SAMPLE_OBJECT_COUNT_FIELD_NUMBER: _builtins.int
     query_count: _builtins.int
     """The number of queries."""
     object_count: _builtins.int
@@ -716,6 +769,8 @@ class Evaluation(_message.Message):
     """The number of inputs that were embedded."""
     searches: _builtins.int
     """The number of searches."""
+    sample_object_count: _builtins.int
+    """With weights of fields, among how many objects all searches were; such searches have no times. Unset without."""
     @_builtins.property
     def systems(self) -> _containers.RepeatedCompositeFieldContainer[Global___SystemResult]:
         """The systems of the request, in its order."""
@@ -746,7 +801,7 @@ class Evaluation(_message.Message):
 
     @_builtins.property
     def weights(self) -> Global___WeightsSuggestion:
-        """The best weights; unset without suggest_weights, and where no weights find any answer."""
+        """The best weights; unset without suggest_weights or suggest_field_weights, and where no weights find any answer."""
 
     @_builtins.property
     def embedding_time(self) -> _duration_pb2.Duration:
@@ -785,12 +840,15 @@ class Evaluation(_message.Message):
         time: _duration_pb2.Duration | None = ...,
         report: Global___EvaluationReport | None = ...,
         drift: Global___Drift | None = ...,
+        sample_object_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "drift", b"drift", "ef", b"ef", "embedding_time", b"embedding_time", "report", b"report", "time", b"time", "weights", b"weights"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sample_object_count", b"_sample_object_count", "alpha", b"alpha", "drift", b"drift", "ef", b"ef", "embedding_time", b"embedding_time", "report", b"report", "sample_object_count", b"sample_object_count", "time", b"time", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "comparisons", b"comparisons", "drift", b"drift", "ef", b"ef", "embedded_inputs", b"embedded_inputs", "embedding_time", b"embedding_time", "findings", b"findings", "limit", b"limit", "main_measure", b"main_measure", "object_count", b"object_count", "queries", b"queries", "query_count", b"query_count", "report", b"report", "searches", b"searches", "systems", b"systems", "time", b"time", "vectors", b"vectors", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sample_object_count", b"_sample_object_count", "alpha", b"alpha", "comparisons", b"comparisons", "drift", b"drift", "ef", b"ef", "embedded_inputs", b"embedded_inputs", "embedding_time", b"embedding_time", "findings", b"findings", "limit", b"limit", "main_measure", b"main_measure", "object_count", b"object_count", "queries", b"queries", "query_count", b"query_count", "report", b"report", "sample_object_count", b"sample_object_count", "searches", b"searches", "systems", b"systems", "time", b"time", "vectors", b"vectors", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__sample_object_count: _TypeAlias = _typing.Literal["sample_object_count"]  # noqa: Y015
+    _WhichOneofArgType__sample_object_count: _TypeAlias = _typing.Literal["_sample_object_count", b"_sample_object_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sample_object_count) -> _WhichOneofReturnType__sample_object_count | None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
 
@@ -1443,7 +1501,7 @@ Global___AlphaSuggestion: _TypeAlias = AlphaSuggestion  # noqa: Y015
 
 @_typing.final
 class WeightsSuggestion(_message.Message):
-    """WeightsSuggestion is the best weights of named vectors that are searched together."""
+    """WeightsSuggestion is the best weights of named vectors that are searched together, or of the fields of a named vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1470,9 +1528,16 @@ class WeightsSuggestion(_message.Message):
     WEIGHTS_FIELD_NUMBER: _builtins.int
     NDCG_FIELD_NUMBER: _builtins.int
     TRIED_FIELD_NUMBER: _builtins.int
+    GAIN_FIELD_NUMBER: _builtins.int
+    CHANCE_FIELD_NUMBER: _builtins.int
+    REAL_FIELD_NUMBER: _builtins.int
+    chance: _builtins.float
+    """How often chance alone makes the best of so many weights differ as much from the first system, 0 to 1."""
+    real: _builtins.bool
+    """Whether they are better by more than chance: `gain` is over 0, and `chance` under 0.01."""
     @_builtins.property
     def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """The weights by named vector, which are 1 together."""
+        """The weights by named vector or by field, which are 1 together."""
 
     @_builtins.property
     def ndcg(self) -> Global___Estimate:
@@ -1480,7 +1545,11 @@ class WeightsSuggestion(_message.Message):
 
     @_builtins.property
     def tried(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriedWeights]:
-        """What was tried: all weights in steps of 0.1."""
+        """What was tried: all weights in steps of 0.1, and the present ones."""
+
+    @_builtins.property
+    def gain(self) -> Global___Estimate:
+        """How much more that is than the nDCG of the first system."""
 
     def __init__(
         self,
@@ -1488,10 +1557,13 @@ class WeightsSuggestion(_message.Message):
         weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         ndcg: Global___Estimate | None = ...,
         tried: _abc.Iterable[Global___TriedWeights] | None = ...,
+        gain: Global___Estimate | None = ...,
+        chance: _builtins.float = ...,
+        real: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ndcg", b"ndcg"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gain", b"gain", "ndcg", b"ndcg"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ndcg", b"ndcg", "tried", b"tried", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chance", b"chance", "gain", b"gain", "ndcg", b"ndcg", "real", b"real", "tried", b"tried", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1529,7 +1601,7 @@ class TriedWeights(_message.Message):
     """The mean nDCG."""
     @_builtins.property
     def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """The weights by named vector."""
+        """The weights by named vector or by field."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Which of the known answers a collection has: no search finds the others, whatever it is worth."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from service.core.evaluating.exact import every_object
@@ -29,6 +29,7 @@ class Lacking:
         example: one of these; empty if there are none.
         queries: how many queries have no answer in the collection.
         among: how many objects were looked through, of which alone this holds; None for all.
+        objects: for each of the others the first object that it names.
     """
 
     answers: int
@@ -36,6 +37,7 @@ class Lacking:
     example: str
     queries: int
     among: int | None = None
+    objects: Mapping[str, UUID] = field(default_factory=dict)
 
 
 async def lacking_answers(store: Store, task: Task, queries: QuerySet, most: int, total: int) -> Lacking:
@@ -53,7 +55,7 @@ async def lacking_answers(store: Store, task: Task, queries: QuerySet, most: int
         StoreUnavailable: the store failed.
     """
     wanted = {name for each in queries.queries for name in each.answers}
-    left = set(wanted)
+    objects: dict[str, UUID] = {}
     found = (
         _values(store, task, queries.answer_property, min(most, total))
         if queries.answer_property
@@ -62,16 +64,19 @@ async def lacking_answers(store: Store, task: Task, queries: QuerySet, most: int
     read = 0
     async with aclosing(found):
         async for count, names in found:
-            left -= names
+            for name in wanted & names.keys():
+                objects.setdefault(name, names[name])
             read += count
-            if not left or (queries.answer_property and read >= most):
+            if len(objects) == len(wanted) or (queries.answer_property and read >= most):
                 break
+    left = wanted - objects.keys()
     lacking = Lacking(
         len(wanted),
         len(left),
         min(left, default=""),
         sum(left.issuperset(each.answers) for each in queries.queries),
         among=read if queries.answer_property and most <= read < total else None,
+        objects=objects,
     )
     if lacking.missing == lacking.answers and lacking.among is None:
         kind = f"values of {queries.answer_property!r}" if queries.answer_property else "ids of its objects"
@@ -83,17 +88,17 @@ async def lacking_answers(store: Store, task: Task, queries: QuerySet, most: int
     return lacking
 
 
-async def _ids(store: Store, task: Task, wanted: set[str]) -> AsyncGenerator[tuple[int, set[str]]]:
-    """Yield which of some objects are there, and how many were asked for."""
+async def _ids(store: Store, task: Task, wanted: set[str]) -> AsyncGenerator[tuple[int, dict[str, UUID]]]:
+    """Yield which of some objects are there by their names, and how many were asked for."""
     ids = sorted(wanted)
     for start in range(0, len(ids), LOOKED_UP_AT_ONCE):
         some = [UUID(each) for each in ids[start : start + LOOKED_UP_AT_ONCE]]
         found = await store.get_objects(task.collection.name, some, ReturnFields(), task.scope)
-        yield len(some), {str(each) for each in found}
+        yield len(some), {str(each): each for each in found}
 
 
-async def _values(store: Store, task: Task, property_: str, total: int) -> AsyncGenerator[tuple[int, set[str]]]:
-    """Yield the values of a property, page by page, and how many objects were read for them.
+async def _values(store: Store, task: Task, property_: str, total: int) -> AsyncGenerator[tuple[int, dict[str, UUID]]]:
+    """Yield an object for each value of a property, page by page, and how many objects were read for them.
 
     A filter would not do: it compares words of texts, and needs an index.
     """
@@ -103,5 +108,9 @@ async def _values(store: Store, task: Task, property_: str, total: int) -> Async
         await task.tell(Stage.READING, read, max(read, total))
         yield (
             len(page),
-            {str(each.properties[property_]) for each in page if each.properties.get(property_) is not None},
+            {
+                str(each.properties[property_]): each.id
+                for each in reversed(page)
+                if each.properties.get(property_) is not None
+            },
         )

@@ -24,6 +24,7 @@ from service.domain import (
     System,
     WrittenQueries,
     WrittenQuery,
+    some_of,
     unknown_property,
     unknown_vector,
 )
@@ -31,6 +32,9 @@ from service.errors import Violation, Violations, collecting, noting
 
 NAMING = frozenset({DataType.TEXT, DataType.INT, DataType.UUID})
 """Types of properties whose values can name answers."""
+
+MAX_SUGGESTED_FIELDS = 3
+"""Fields whose best weights are looked for: of three, 66 weights are tried, and of four 286."""
 
 QUERIES_PATH = {ObjectQueries: "objects", CaptionQueries: "captions", WrittenQueries: "queries"}
 
@@ -63,6 +67,11 @@ def check_wishes(
             with noting(violations):
                 targets.append(_target(collection, each, embedders))
                 _check_system(collection, wishes, each, targets[-1], violations)
+        if wishes.tries_fields:
+            if len(targets) == len(wishes.systems):
+                _check_fields(collection, wishes, targets, violations)
+            return targets
+        for each in wishes.systems:
             _check_weights(collection, wishes, each, violations)
             _check_words(collection, wishes, each, rerankers, violations)
         if wishes.wanted_recall is not None and targets:
@@ -253,7 +262,7 @@ def _check_system(
     usable = target.distance is not None and not target.multi
     message = f"named vector {target.name!r} of collection {collection.name!r} cannot be searched by this version"
     violations.require(usable, f"{system.path}.target_vector", message)
-    if system.ef is not None:
+    if system.ef is not None and not wishes.tries_fields:
         _check_ef(wishes, target, f"{system.path}.ef", violations)
 
 
@@ -281,6 +290,64 @@ def _check_first(wishes: EvaluationWishes, violations: Violations) -> None:
     )
     for name, wanted in (("wanted_recall", wishes.wanted_recall is not None), ("suggest_alpha", wishes.suggest_alpha)):
         violations.require(not (wanted and several), name, "needs one target_vector in the first system")
+
+
+def _check_fields(
+    collection: Collection, wishes: EvaluationWishes, targets: Sequence[NamedVector], violations: Violations
+) -> None:
+    """Check that other weights of an object's fields can be tried."""
+    target, first, require = targets[0], wishes.systems[0].path, violations.require
+    if (reason := _why_no_weights(collection, target)) is not None:
+        violations.add(f"{first}.target_vector", f"is {target.name!r}, {reason}")
+        return
+    names = target.field_names
+    for name, wanted in (
+        ("wanted_recall", wishes.wanted_recall is not None),
+        ("suggest_alpha", wishes.suggest_alpha),
+        ("suggest_weights", wishes.suggest_weights),
+    ):
+        require(not wanted, name, "does not go with weights of fields; evaluate it by itself")
+    message = "have no known answers, which weights of fields need; give captions, or queries with answers"
+    require(_answered(wishes), QUERIES_PATH[type(wishes.queries)], message)
+    if isinstance(wishes.queries, CaptionQueries) and wishes.queries.property in names:
+        message = "is one of the fields whose weights are tried, so more of it would always win; name another property"
+        violations.add("captions.property", message)
+    fits = not wishes.suggest_field_weights or len(names) <= MAX_SUGGESTED_FIELDS
+    message = f"needs a vector of up to {MAX_SUGGESTED_FIELDS} fields, and {target.name!r} has {len(names)}"
+    require(fits, "suggest_field_weights", message)
+    for each, other in zip(wishes.systems, targets, strict=False):
+        given = each.alpha is not None or each.ef is not None or each.reranker or each.weights
+        message = "sets more than target_vector and field_weights; weights of fields are tried by the vector alone"
+        require(not given, each.path, message)
+        message = f"is another vector than {target.name!r}, the first one; weights are tried of one at a time"
+        require(other.name == target.name, f"{each.path}.target_vector", message)
+        given_names = each.field_weights.keys() or set(names)
+        missing = some_of(name for name in names if name not in given_names)
+        unknown = some_of(name for name in given_names if name not in names)
+        message = (
+            f"give a weight to each field of {target.name!r} and to no other; missing: {missing}; other: {unknown}"
+        )
+        require(set(given_names) == set(names), f"{each.path}.field_weights", message)
+
+
+def _why_no_weights(collection: Collection, target: NamedVector) -> str | None:
+    """Return why other weights of the fields of a named vector cannot be tried; None if they can."""
+    hashes = [each.name for each in target.image_fields if each.name in collection.hashes]
+    if target.joint:
+        return "whose model reads all fields together as one input, so they have no weights"
+    if len(target.field_names) < 2:  # noqa: PLR2004 -- one field alone is the whole vector
+        has = f"only the field {target.field_names[0]!r}" if target.field_names else "no fields"
+        return f"which has {has}; weights need two fields or more"
+    lists = [
+        each.name
+        for each in target.text_fields
+        if (found := collection.find_property(each.name)) is not None and found.data_type is DataType.TEXT_ARRAY
+    ]
+    if target.native and lists:
+        return f"a native vector, which takes no weights with a text array such as {lists[0]!r}"
+    if hashes:
+        return f"and of its field {hashes[0]!r} only hashes are stored, so its images cannot be embedded again"
+    return None
 
 
 def _check_ef(wishes: EvaluationWishes, target: NamedVector, path: str, violations: Violations) -> None:

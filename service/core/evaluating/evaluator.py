@@ -21,6 +21,7 @@ from service.core.evaluating.checks import (
     with_ids,
 )
 from service.core.evaluating.drift import Report, drift_between
+from service.core.evaluating.fields import FieldSample, FieldSampler
 from service.core.evaluating.index_ef import EfChanges
 from service.core.evaluating.measures import Measure, check_measures, measure
 from service.core.evaluating.queries import QueryMaker, QuerySet, query_digest, query_digests
@@ -37,6 +38,7 @@ from service.core.evaluating.results import (
     findings_of_counts,
     findings_of_drift,
     findings_of_ef,
+    findings_of_fields,
     findings_of_queries,
     findings_of_system,
 )
@@ -54,6 +56,7 @@ from service.core.evaluating.suggesting import (
 )
 from service.core.evaluating.task import Stage, Task, Tell
 from service.core.evaluating.truth import IndexTruth
+from service.core.pictures import NO_PICTURES, Pictures
 from service.core.reranker_pool import RerankerPool
 from service.domain import CaptionQueries, EvaluationWishes, NamedVector, ObjectQueries, System, WrittenQueries
 from service.errors import InvalidRequest, Overloaded, Violation
@@ -76,12 +79,16 @@ class Evaluator:
         store: where objects are.
         embedders: what embeds queries.
         rerankers: what sorts hits again.
+        pictures: fetches images of objects of which only the URI is stored.
     """
 
-    def __init__(self, store: Store, embedders: EmbedderPool, rerankers: RerankerPool) -> None:
+    def __init__(
+        self, store: Store, embedders: EmbedderPool, rerankers: RerankerPool, *, pictures: Pictures = NO_PICTURES
+    ) -> None:
         self._store = store
         self._embedders = embedders
         self._rerankers = rerankers
+        self._pictures = pictures
         self._turn = asyncio.Lock()
         self._efs = EfChanges(store)
 
@@ -120,7 +127,9 @@ class Evaluator:
             if earlier is not None:
                 await asyncio.to_thread(check_earlier, collection, wishes, targets, earlier)
             task = Task(collection, wishes.scope, tell, api_key)
-            course = _Course(self._store, self._embedders, self._rerankers, wishes, task, efs=self._efs)
+            course = _Course(
+                self._store, self._embedders, self._rerankers, wishes, task, efs=self._efs, pictures=self._pictures
+            )
             found = await course.run(targets)
             if earlier is not None:
                 found = await _to_its_end(asyncio.to_thread(_with_drift, found, earlier))
@@ -144,6 +153,7 @@ class _Course:
         task: Task,
         *,
         efs: EfChanges,
+        pictures: Pictures,
     ) -> None:
         self._store = store
         self._embedders = embedders
@@ -152,6 +162,8 @@ class _Course:
         self._task = task
         self._truth = IndexTruth(store, task)
         self._runner = SystemRunner(store, rerankers, task)
+        self._sampler = FieldSampler(store, embedders, pictures, task)
+        self._sample: FieldSample | None = None
         self._lacking: Lacking | None = None
         self._searches = 0
         self._expected = 0
@@ -170,17 +182,12 @@ class _Course:
         self._check_count(len(queries.queries))
         if queries.answered:
             check_measures()
-        self._expected = len(queries.queries) * (len(targets) + self._count_tried())
-        indexed = {
-            target.name: target
-            for system, target in zip(wishes.systems, targets, strict=True)
-            if measures_index(wishes, system)
-        }
-        if wishes.wanted_recall is not None:
-            indexed[targets[0].name] = targets[0]
-        await self._look_for_answers(queries, objects, reads_all=bool(indexed))
+        self._expected = len(queries.queries) * (len(targets) + self._count_tried(targets[0]))
+        indexed = self._indexed(targets)
+        await self._look_for_answers(queries, objects, reads_all=bool(indexed) or wishes.tries_fields)
         if indexed:
             await self._truth.read(list(indexed.values()), queries, wishes.limit, objects)
+        self._sample = sample = await self._read_fields(targets[0], queries, objects)
         runs, values = [], []
         for system, target in zip(wishes.systems, targets, strict=True):
             runs.append(await self._search(Run(system, target, range(len(queries.queries))), queries))
@@ -188,7 +195,7 @@ class _Course:
             runs[-1].forget(SHOWN)
         ef = await self._suggest_ef(targets[0], queries)
         alpha = await self._suggest_alpha(targets[0], queries)
-        weights = await self._suggest_weights(targets[0], queries)
+        weights = await self._suggest_weights(targets[0], queries, values[0])
         main = Measure.NDCG if queries.answered else Measure.INDEX_RECALL
         # Resampling the most queries of the most systems takes seconds.
         results = await _to_its_end(asyncio.to_thread(_results, runs, values))
@@ -211,8 +218,9 @@ class _Course:
             ef=ef,
             alpha=alpha,
             weights=weights,
-            embedded=queries.embedded,
-            embedding_s=queries.embedding_s,
+            sample=sample.size if sample else None,
+            embedded=queries.embedded + (sample.embedded if sample else 0),
+            embedding_s=queries.embedding_s + (sample.embedding_s if sample else 0),
             searches=self._searches,
             seconds=time.perf_counter() - begun,
         )
@@ -229,12 +237,14 @@ class _Course:
     ) -> list[Finding]:
         """Return what to look at: of the queries, the systems, their differences, and the vectors."""
         wishes, counts, count = self._wishes, self._truth.counts, len(queries.queries)
+        searched = len(self._sample.ids) if self._sample else objects
         return [
-            *(findings_of_answers(self._lacking) if self._lacking else ()),
+            *(findings_of_answers(self._lacking, reads_all=wishes.tries_fields) if self._lacking else ()),
             *findings_of_queries(results, len(comparisons), count, wishes.limit),
             *(findings_of_ef(ef, count, by_objects=queries.by_objects) if ef else ()),
             *self._caption_findings(targets),
-            *(finding for each in results for finding in findings_of_system(each, objects, wishes.limit)),
+            *(findings_of_fields(self._sample, wishes.systems, objects) if self._sample else ()),
+            *(finding for each in results for finding in findings_of_system(each, searched, wishes.limit)),
             *findings_of_comparisons(comparisons, wishes.systems[0].name),
             *(
                 finding
@@ -265,8 +275,26 @@ class _Course:
             message = f"needs at least {FEWEST_FOR_EF} queries, and there are {count}"
             raise InvalidRequest([Violation("wanted_recall", message)])
 
+    async def _read_fields(self, target: NamedVector, queries: QuerySet, objects: int) -> FieldSample | None:
+        """Return a sample that has all known answers, if weights of fields are tried."""
+        if not self._wishes.tries_fields:
+            return None
+        answers = [each.object for each in queries.queries if each.object is not None]
+        if self._lacking is not None:
+            answers += self._lacking.objects.values()
+        most = self._wishes.field_sample
+        return await self._sampler.read(target, list(dict.fromkeys(answers)), most, objects, queries.answer_property)
+
     async def _search(self, run: Run, queries: QuerySet) -> Run:
-        """Run a system's searches, with its ef."""
+        """Run a system's searches, with its ef, or among the sample."""
+        if self._sample is not None:
+            vectors, limit = queries.vectors[run.target.name], self._wishes.limit
+            run.ids, run.names = await self._sample.search(run.system.field_weights, vectors, limit)
+            # Their times would tell nothing of searches.
+            run.seconds = np.zeros(len(run.rows))
+            self._searches += len(run.rows) - 1
+            await self._searched()
+            return run
         async with self._efs.changed(self._task.collection.name, run.target.name, run.system.ef):
             return await self._runner.run(run, queries, self._wishes.limit, self._searched)
 
@@ -301,19 +329,30 @@ class _Course:
         values = await self._try([System(f"alpha {each:g}", target.name, each) for each in ALPHAS], target, queries)
         return best_alpha(values) if values.any() else None
 
-    def _count_tried(self) -> int:
+    def _count_tried(self, target: NamedVector) -> int:
         """Return with how many alphas and weights all queries are searched."""
-        return (len(ALPHAS) if self._wishes.suggest_alpha else 0) + len(self._weights_to_try())
+        return (len(ALPHAS) if self._wishes.suggest_alpha else 0) + len(self._weights_to_try(target))
 
-    def _weights_to_try(self) -> list[dict[str, float]]:
-        return weights_to_try(list(self._wishes.systems[0].weights)) if self._wishes.suggest_weights else []
+    def _weights_to_try(self, target: NamedVector) -> list[dict[str, float]]:
+        """Return weights of the vectors of the first system, or of the fields of a named vector."""
+        first = self._wishes.systems[0]
+        if self._wishes.suggest_field_weights:
+            return weights_to_try(first.field_weights or target.field_weights)
+        return weights_to_try(first.weights) if self._wishes.suggest_weights else []
 
-    async def _suggest_weights(self, target: NamedVector, queries: QuerySet) -> WeightsSuggestion | None:
-        tried, first = self._weights_to_try(), self._wishes.systems[0]
+    async def _suggest_weights(
+        self, target: NamedVector, queries: QuerySet, present: dict[Measure, Values]
+    ) -> WeightsSuggestion | None:
+        """Return the best weights, compared with what the first system has."""
+        tried, first = self._weights_to_try(target), self._wishes.systems[0]
         if not tried:
             return None
-        values = await self._try([replace(first, weights=each) for each in tried], target, queries)
-        return best_weights(tried, values) if values.any() else None
+        systems = [
+            replace(first, weights=each) if self._sample is None else replace(first, field_weights=each)
+            for each in tried
+        ]
+        values = await self._try(systems, target, queries)
+        return await asyncio.to_thread(best_weights, tried, values, present[Measure.NDCG]) if values.any() else None
 
     async def _try(self, systems: Sequence[System], target: NamedVector, queries: QuerySet) -> NDArray[np.float64]:
         """Return the nDCG of all queries by several systems: float64, shape (systems, queries)."""
@@ -322,6 +361,13 @@ class _Course:
             run = await self._search(Run(system, target, range(len(queries.queries))), queries)
             rows.append((await self._measure(run, queries))[Measure.NDCG])
         return np.stack(rows)
+
+    def _indexed(self, targets: Sequence[NamedVector]) -> dict[str, NamedVector]:
+        """Return the named vectors whose indexes are compared with exact search, by name."""
+        wishes = self._wishes
+        pairs = zip(wishes.systems, targets, strict=True)
+        found = {target.name: target for system, target in pairs if measures_index(wishes, system)}
+        return found if wishes.wanted_recall is None else {**found, targets[0].name: targets[0]}
 
     def _searched_vectors(self, targets: Sequence[NamedVector]) -> list[NamedVector]:
         """Return all named vectors that the systems search, each once."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.core.evaluating.answers import Lacking
 from service.core.evaluating.drift import FEWEST_QUERIES, Drift, Report, SystemReport, named_system
+from service.core.evaluating.fields import FieldSample
 from service.core.evaluating.measures import Measure
 from service.core.evaluating.queries import Query
 from service.core.evaluating.statistics import Difference, Estimate, Values, fewest_queries
@@ -46,6 +47,8 @@ class FindingKind(Enum):
     DRIFT = 16
     EF_UNCERTAIN = 17
     EF_FOR_OBJECTS = 18
+    FIELD_SAMPLE = 19
+    OBJECTS_LEFT_OUT = 20
 
 
 REMARKS = frozenset(
@@ -58,6 +61,8 @@ REMARKS = frozenset(
         FindingKind.FEW_QUERIES,
         FindingKind.EF_UNCERTAIN,
         FindingKind.EF_FOR_OBJECTS,
+        FindingKind.FIELD_SAMPLE,
+        FindingKind.OBJECTS_LEFT_OUT,
     }
 )
 """What is good to know of the evaluation, and no fault of the collection."""
@@ -148,6 +153,7 @@ class Evaluation:
         ef: the suggested ef; None if none was asked for.
         alpha: the suggested alpha; None if none was asked for.
         weights: the suggested weights; None if none were asked for.
+        sample: among how many objects all searches were; None for searches of the collection.
         embedded: inputs that were embedded.
         embedding_s: how long that took, in seconds.
         searches: searches of all systems, and of suggestions.
@@ -173,6 +179,7 @@ class Evaluation:
     ef: EfSuggestion | None
     alpha: AlphaSuggestion | None
     weights: WeightsSuggestion | None
+    sample: int | None
     embedded: int
     embedding_s: float
     searches: int
@@ -274,14 +281,59 @@ def findings_of_ef(ef: EfSuggestion, queries: int, *, by_objects: bool) -> list[
     return found
 
 
-def findings_of_answers(lacking: Lacking) -> list[Finding]:
-    """Return that a collection lacks some of the known answers, or that they were not seen."""
+def findings_of_fields(sample: FieldSample, systems: Sequence[System], objects: int) -> list[Finding]:
+    """Return what the figures of weights of fields are of, and which objects they leave out.
+
+    Args:
+        sample: the objects.
+        systems: the weights.
+        objects: how many objects the collection has.
+    """
+    vector = sample.vector
+    present = ", ".join(f"{name} {weight:g}" for name, weight in vector.field_weights.items())
+    message = (
+        f"all searches are exact ones among {sample.size} of {objects} objects, so their figures compare weights with "
+        f"each other, and not with searches of the collection. The present weights of {vector.name!r} are {present}. "
+        "Others need new vectors: add a named vector that has them (`vecgate collections update --from FILE`), without "
+        "the fields of the weight 0, fill it "
+        "(`vecgate objects backfill`), and let searches use it (`vecgate collections update --default-vector NEW "
+        "--if-better`)"
+    )
+    found = [Finding(FindingKind.FIELD_SAMPLE, "", message)]
+    if sample.failed or sample.empty:
+        reason = f", for example because {sample.reason}" if sample.failed else ""
+        message = (
+            f"of {sample.size} objects, {sample.failed} cannot be embedded again{reason}, and {sample.empty} have "
+            "nothing in these fields; no weights find them"
+        )
+        found.append(Finding(FindingKind.OBJECTS_LEFT_OUT, "", message))
+    for each in systems:
+        if lost := sample.without.get(tuple(each.field_weights.items()), 0):
+            message = (
+                f"it gives {lost} of {sample.size} objects no vector: all their fields have the weight 0, or cancel "
+                "each other out"
+            )
+            found.append(Finding(FindingKind.OBJECTS_LEFT_OUT, each.name, message))
+    return found
+
+
+def findings_of_answers(lacking: Lacking, *, reads_all: bool) -> list[Finding]:
+    """Return that a collection lacks some of the known answers, or that they were not seen.
+
+    Args:
+        lacking: the answers.
+        reads_all: whether only the request bounds how many objects are looked through.
+    """
     if not lacking.missing:
         return []
     message = (
         f"{lacking.missing} of {lacking.answers} known answers were not seen among the first {lacking.among} objects, "
-        f"such as {lacking.example[:40]!r}; the others were not looked through, as only evaluations that compare the "
-        "index with exact search read all objects"
+        f"such as {lacking.example[:40]!r}; the others were not looked through, "
+        + (
+            "so set max_objects to more"
+            if reads_all
+            else "as only evaluations that compare the index with exact search read all objects"
+        )
         if lacking.among is not None
         else f"{lacking.missing} of {lacking.answers} known answers are not in the collection, such as "
         f"{lacking.example[:40]!r}, and {lacking.queries} queries have no other, so all ways to search miss them; "

@@ -1,5 +1,6 @@
-"""The smallest ef that reaches a wanted recall, and the best alpha of hybrid searches."""
+"""The smallest ef that reaches a wanted recall, the best alpha of hybrid searches, and the best weights."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -7,7 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.evaluating.statistics import Estimate, Values, estimate
+from service.core.evaluating.statistics import SIGNIFICANCE, Difference, Estimate, Values, compare, estimate
 
 MAX_EF = 4096
 """The largest ef that is tried."""
@@ -66,16 +67,18 @@ def queries_for(recall: Estimate, count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class WeightsSuggestion:
-    """The best weights of named vectors that are searched together.
+    """The best weights of named vectors that are searched together, or of an object's fields.
 
     Attributes:
-        weights: the best ones for all queries, by named vector.
+        weights: the best ones for all queries, by named vector or field.
         value: what they are worth for other queries, by cross-validation.
+        gain: how much more that is than the first system has; its chance is of the best of all that was tried.
         tried: all weights that were tried, with the mean of the measure.
     """
 
     weights: Mapping[str, float]
     value: Estimate
+    gain: Difference
     tried: Sequence[tuple[Mapping[str, float], float]]
 
 
@@ -121,32 +124,46 @@ def best_alpha(values: NDArray[np.float64]) -> AlphaSuggestion:
     """
     best, judged, means = _best_by_others(values)
     tried = [(alpha, float(mean)) for alpha, mean in zip(ALPHAS, means, strict=True)]
-    return AlphaSuggestion(ALPHAS[best], judged, tried)
+    return AlphaSuggestion(ALPHAS[best], estimate(judged), tried)
 
 
-def weights_to_try(names: Sequence[str]) -> list[dict[str, float]]:
-    """Return all weights of some named vectors, in steps of 0.1, that are 1 together."""
-    steps = len(ALPHAS) - 1
-    return [
-        {name: part / steps for name, part in zip(names, parts, strict=True)}
-        for parts in product(range(steps + 1), repeat=len(names))
+def weights_to_try(present: Mapping[str, float]) -> list[dict[str, float]]:
+    """Return all weights of some named vectors or fields, in steps of 0.1, that are 1 together, and the present ones.
+
+    Args:
+        present: the present weights, which are tried as shares of their sum if that is over 0.
+    """
+    steps, total = len(ALPHAS) - 1, sum(present.values())
+    tried = [
+        {name: part / steps for name, part in zip(present, parts, strict=True)}
+        for parts in product(range(steps + 1), repeat=len(present))
         if sum(parts) == steps
     ]
+    shares = {name: weight / total for name, weight in present.items()} if total > 0 else tried[0]
+    known = any(all(math.isclose(each[name], shares[name], abs_tol=1e-6) for name in shares) for each in tried)
+    return tried if known else [*tried, shares]
 
 
-def best_weights(tried: Sequence[Mapping[str, float]], values: NDArray[np.float64]) -> WeightsSuggestion:
+def best_weights(tried: Sequence[Mapping[str, float]], values: NDArray[np.float64], first: Values) -> WeightsSuggestion:
     """Return the best weights.
 
     Args:
         tried: what was tried.
         values: float64, shape (weights, queries): the measure of each query with each of them.
+        first: float64, shape (queries,): the same with the first system.
     """
     best, judged, means = _best_by_others(values)
-    return WeightsSuggestion(tried[best], judged, [(each, float(m)) for each, m in zip(tried, means, strict=True)])
+    listed = [(each, float(mean)) for each, mean in zip(tried, means, strict=True)]
+    gain = estimate(judged - first)
+    # Values by cross-validation depend on each other, and what was chosen among many looks better than it is. So the
+    # chance is that of the chosen weights, for as many comparisons as were made (Bonferroni's correction).
+    chance = min(1.0, len(tried) * compare(first, values[best]).chance)
+    difference = Difference(gain, chance, chance < SIGNIFICANCE and gain.mean > 0)
+    return WeightsSuggestion(tried[best], estimate(judged), difference, listed)
 
 
-def _best_by_others(values: NDArray[np.float64]) -> tuple[int, Estimate, Values]:
-    """Return the best place for all queries, what it is worth by cross-validation, and the mean of each place."""
+def _best_by_others(values: NDArray[np.float64]) -> tuple[int, Values, Values]:
+    """Return the best place for all queries, its values by cross-validation, and the mean of each place."""
     count = values.shape[1]
     folds = np.arange(count) % min(FOLDS, count)
     judged = np.zeros(count)
@@ -155,7 +172,7 @@ def _best_by_others(values: NDArray[np.float64]) -> tuple[int, Estimate, Values]
         best = _best(others.mean(axis=1)) if others.shape[1] else 0
         judged[folds == fold] = values[best, folds == fold]
     means = values.mean(axis=1)
-    return _best(means), estimate(judged), means
+    return _best(means), judged, means
 
 
 def _best(means: Values) -> int:

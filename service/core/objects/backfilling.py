@@ -168,21 +168,6 @@ class Backfiller:
         served = tuple(each for each in computed if each.space and self._embedders.of_space(each.space.id))
         return computed if named else served or computed
 
-    async def _read(self, collection: Collection, ids: Sequence[UUID], scope: Scope) -> list[Candidate]:
-        """Return objects with the fields of their vectors, and the vectors that they have."""
-        if not ids:
-            return []
-        try:
-            found = await self._store.get_objects(collection.name, ids, vector_fields(collection), scope)
-        except StoreRejected:
-            # Such as images that are too large to be read in one call.
-            if len(ids) == 1:
-                raise
-            middle = len(ids) // 2
-            halves = (ids[:middle], ids[middle:])
-            return [each for half in halves for each in await self._read(collection, half, scope)]
-        return [Candidate(f"objects[{id_}]", found[id_]) for id_ in ids if id_ in found]
-
     async def _fill(
         self,
         collection: Collection,
@@ -195,7 +180,7 @@ class Backfiller:
     ) -> None:
         """Give objects the vectors that they lack, and try again where an object has changed meanwhile."""
         for _ in range(ATTEMPTS):
-            candidates = await self._read(collection, ids, scope)
+            candidates = await read_candidates(self._store, collection.name, ids, vector_fields(collection), scope)
             if not candidates:
                 return
             read = {each.object.id: each.object for each in candidates}
@@ -269,6 +254,36 @@ class Backfiller:
         refusal = StoreRejected(f"the index of named vector {vector.name!r} does not accept it")
         progress.failures |= mending.failures | dict.fromkeys(mending.unseen, refusal)
         progress.repaired += len(mending.found)
+
+
+async def read_candidates(
+    store: Store, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope
+) -> list[Candidate]:
+    """Return those of some objects that are still there, with what their vectors are made of.
+
+    Args:
+        store: where they are.
+        collection: the collection's own name.
+        ids: theirs.
+        fields: what to read of them; see vector_fields.
+        scope: whose they are, and how many replicas must answer.
+
+    Raises:
+        StoreRejected: an object is too large to be read.
+        StoreUnavailable: the store failed.
+    """
+    if not ids:
+        return []
+    try:
+        found = await store.get_objects(collection, ids, fields, scope)
+    except StoreRejected:
+        # Such as images that are too large to be read in one call.
+        if len(ids) == 1:
+            raise
+        middle = len(ids) // 2
+        halves = (ids[:middle], ids[middle:])
+        return [each for half in halves for each in await read_candidates(store, collection, half, fields, scope)]
+    return [Candidate(f"objects[{id_}]", found[id_]) for id_ in ids if id_ in found]
 
 
 def _differs(now: StoredObject, before: StoredObject) -> bool:

@@ -94,6 +94,7 @@ class _Field(NamedTuple):
         text_path: where the longest text of several fields together is.
         image_path: where their image is.
         uri: of an image of which only the URI is stored, and which the input still lacks.
+        name: the property; empty for several fields together.
     """
 
     path: str
@@ -102,6 +103,21 @@ class _Field(NamedTuple):
     text_path: str = ""
     image_path: str = ""
     uri: str = ""
+    name: str = ""
+
+
+class Piece(NamedTuple):
+    """A text or an image of an object, embedded by itself.
+
+    Attributes:
+        field: the property that it is in.
+        share: how much of the field's weight it has: of several texts, each has the same.
+        vector: float32, shape (dimension,).
+    """
+
+    field: str
+    share: float
+    vector: Vector
 
 
 @dataclass(slots=True)
@@ -251,6 +267,39 @@ class Vectorizer:
         if failed and len(failed) == len(plans) and not useful:
             raise foremost(failed)
 
+    async def embed_pieces(
+        self, collection: str, vector: NamedVector, chunk: Sequence[Candidate], options: EmbedOptions
+    ) -> list[list[Piece]]:
+        """Return the texts and images of objects, each embedded by itself; texts are cut to what the model reads.
+
+        Args:
+            collection: the collection's name.
+            vector: the named vector whose fields to embed, each of which is an input of its own.
+            chunk: the objects; one with a field that cannot be embedded gets an error.
+            options: for the embedders.
+
+        Returns:
+            For each object its pieces in the order in which `combine` takes them; none of one with an error.
+
+        Raises:
+            CollectionNotBound: the named vector is bound to no space.
+            SpaceMismatch: no embedder has its space.
+            EmbedderError: the embedders failed.
+        """
+        plan = _Plan(self._embedders.for_vector(collection, vector))
+        # With the weight 1 of each field, a piece's weight is its share.
+        equal = with_weights(vector, dict.fromkeys(vector.field_names, 1.0))
+        fields = [list(_fields(equal, each, truncate=True)) for each in chunk]
+        plan.inputs.update((each.path, each.input) for some in fields for each in some)
+        plan.uris.update((each.path, each.uri) for some in fields for each in some if each.uri)
+        await self._carry_out(plan, options)
+        if plan.error is not None:
+            raise plan.error
+        return [
+            [Piece(each.name, each.weight, made.vector) for each, made in _embedded(candidate, some, plan.outcomes)]
+            for candidate, some in zip(chunk, fields, strict=True)
+        ]
+
     def _plan(
         self, collection: Collection, chunk: Sequence[Candidate], stored: Mapping[UUID, StoredObject], *, truncate: bool
     ) -> tuple[dict[str, _Plan], list[_Part]]:
@@ -392,17 +441,20 @@ def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Ite
         where = f'{path}.properties["{text.name}"]'
         match candidate.object.properties.get(text.name):
             case str() as value if not is_blank(value):
-                yield _Field(where, TextInput(value, truncate), text.weight)
+                yield _Field(where, TextInput(value, truncate), text.weight, name=text.name)
             case list() as values:
                 items = [(i, each) for i, each in enumerate(values) if isinstance(each, str) and not is_blank(each)]
                 for index, item in items:
-                    yield _Field(f"{where}[{index}]", TextInput(item, truncate), text.weight / len(items))
+                    share = text.weight / len(items)
+                    yield _Field(f"{where}[{index}]", TextInput(item, truncate), share, name=text.name)
     for image in in_order(vector.image_fields):
         if (content := candidate.object.images.get(image.name)) is not None:
-            yield _Field(f'{path}.images["{image.name}"].content', ImageInput(content), image.weight)
+            where = f'{path}.images["{image.name}"].content'
+            yield _Field(where, ImageInput(content), image.weight, name=image.name)
         match candidate.object.properties.get(image.name):
             case str() as uri if uri:
-                yield _Field(f'{path}.properties["{image.name}"]', ImageInput(b""), image.weight, uri=uri)
+                where = f'{path}.properties["{image.name}"]'
+                yield _Field(where, ImageInput(b""), image.weight, uri=uri, name=image.name)
 
 
 def _attach(
@@ -413,6 +465,22 @@ def _attach(
     embedder: str,
 ) -> None:
     """Give an object a named vector made from its fields, or note the errors of its fields."""
+    embeddings = _embedded(candidate, fields, outcomes)
+    if not embeddings:
+        return
+    joined = combine(vector, [embedding.vector for _, embedding in embeddings], [each.weight for each, _ in embeddings])
+    if isinstance(joined, str):
+        _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', joined, "INVALID_VECTOR")])
+        return
+    candidate.give(vector.name, joined)
+    truncated = any(embedding.truncated for _, embedding in embeddings)
+    candidate.reports.append(VectorReport(vector.name, VectorOrigin.COMPUTED, embedder, truncated))
+
+
+def _embedded(
+    candidate: Candidate, fields: Sequence[_Field], outcomes: Mapping[str, Outcome | Fault]
+) -> list[tuple[_Field, Embedding]]:
+    """Return the fields of an object with what they were embedded to; none if one failed, which is noted."""
     parts = [(each, outcomes[each.path]) for each in fields]
     faults = [(each, outcome) for each, outcome in parts if isinstance(outcome, ServiceError)]
     for each, fault in faults:
@@ -422,7 +490,7 @@ def _attach(
         else:
             candidate.error = candidate.error or error
     if faults:
-        return
+        return []
     rejected = [
         rejection(outcome, each.path, text_field=each.text_path, image_field=each.image_path)
         for each, outcome in parts
@@ -430,27 +498,8 @@ def _attach(
     ]
     if rejected:
         _refuse(candidate, [violation for error in rejected for violation in error.violations])
-        return
-    embeddings = [(each.weight, outcome) for each, outcome in parts if isinstance(outcome, Embedding)]
-    vectors, weights = [embedding.vector for _, embedding in embeddings], [weight for weight, _ in embeddings]
-    shares: Sequence[float] = weights
-    if vector.native:
-        listed = [each.weight for each in (*vector.text_fields, *vector.image_fields)] if vector.weighted else []
-        shares = shares_of_the_module(listed, weights)
-    if shares and not any(shares):
-        message = "all its fields have the weight 0; set another field, or change the weights"
-        _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
-        return
-    joined = join_as_the_module(vectors, shares) if vector.native else join(vectors, shares)
-    if joined is None:
-        message = (
-            "has no direction, because the vectors of its fields cancel each other out; change the weights or fields"
-        )
-        _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
-        return
-    candidate.give(vector.name, joined)
-    truncated = any(embedding.truncated for _, embedding in embeddings)
-    candidate.reports.append(VectorReport(vector.name, VectorOrigin.COMPUTED, embedder, truncated))
+        return []
+    return [(each, outcome) for each, outcome in parts if isinstance(outcome, Embedding)]
 
 
 def _refuse(candidate: Candidate, violations: Sequence[Violation]) -> None:
@@ -460,6 +509,40 @@ def _refuse(candidate: Candidate, violations: Sequence[Violation]) -> None:
 
 def _by_name(fields: Sequence[WeightedField]) -> list[WeightedField]:
     return sorted(fields, key=lambda each: each.name)
+
+
+def count_inputs(vector: NamedVector, candidate: Candidate) -> int:
+    """Return how many texts and images an object has in the fields of a named vector; blank texts count, too."""
+    values = (candidate.object.properties.get(name) for name in vector.field_names)
+    texts = sum(len(each) if isinstance(each, list) else int(bool(each)) for each in values)
+    return texts + sum(each.name in candidate.object.images for each in vector.image_fields)
+
+
+def with_weights(vector: NamedVector, weights: Mapping[str, float]) -> NamedVector:
+    """Return a named vector whose fields have other weights, by their names."""
+    texts = tuple(replace(each, weight=weights[each.name]) for each in vector.text_fields)
+    images = tuple(replace(each, weight=weights[each.name]) for each in vector.image_fields)
+    return replace(vector, text_fields=texts, image_fields=images, weighted=True)
+
+
+def combine(vector: NamedVector, vectors: Sequence[Vector], weights: Sequence[float]) -> Vector | str:
+    """Return the vector that an object gets from its fields, or why it gets none.
+
+    Args:
+        vector: the named vector.
+        vectors: float32, shape (dimension,) each; texts before images, each by the alphabet; at least one.
+        weights: for each the weight of its field, or its share of that.
+    """
+    shares: Sequence[float] = weights
+    if vector.native:
+        listed = [each.weight for each in (*vector.text_fields, *vector.image_fields)] if vector.weighted else []
+        shares = shares_of_the_module(listed, weights)
+    if shares and not any(shares):
+        return "all its fields have the weight 0; set another field, or change the weights"
+    joined = join_as_the_module(vectors, shares) if vector.native else join(vectors, shares)
+    if joined is None:
+        return "has no direction, because the vectors of its fields cancel each other out; change the weights or fields"
+    return joined
 
 
 def shares_of_the_module(weights: Sequence[float], by_field: Sequence[float]) -> Sequence[float]:

@@ -53,7 +53,7 @@ class SampleOf:
 
     Attributes:
         collection: the collection's own name.
-        vector: the named vector that objects must have.
+        vector: the named vector that objects must have; empty where they need none, and no vectors are read.
         size: objects at most.
         properties: which properties to read.
         filters: which objects count, in the types of the collection; None for all.
@@ -114,7 +114,8 @@ class _Reader:
     def __init__(self, store: Store, wanted: SampleOf) -> None:
         self._store = store
         self._wanted = wanted
-        self._fields = ReturnFields(properties=wanted.properties, vectors=[wanted.vector])
+        vectors = [wanted.vector] if wanted.vector else []
+        self._fields = ReturnFields(properties=wanted.properties, vectors=vectors)
         self._kept: dict[UUID, StoredObject] = {}
         self._seen: set[UUID] = set()
         self._most = wanted.size
@@ -177,10 +178,11 @@ class _Reader:
     def sample(self) -> Sample:
         """Return what was read."""
         ids = sorted(self._kept)
-        width = max((len(each.vectors[self._wanted.vector]) for each in self._kept.values()), default=0)
+        name = self._wanted.vector
+        width = max((len(each.vectors[name]) for each in self._kept.values() if name), default=0)
         vectors = np.zeros((len(ids), width), np.float32)
         for row, id_ in zip(vectors, ids, strict=True):
-            row[:] = self._kept[id_].vectors[self._wanted.vector]
+            row[:] = self._kept[id_].vectors.get(name, ())
         values = {name: [self._kept[id_].properties.get(name) for id_ in ids] for name in self._wanted.properties}
         return Sample(ids, vectors, values, len(self._seen) - len(ids))
 
@@ -221,10 +223,11 @@ class _Reader:
             vector = each.vectors.get(name)
             if vector is not None:
                 self._most = min(self._most, max(1, MAX_VALUES // len(vector)))
-            if vector is not None and len(self._kept) < self._most:
+            fits = vector is not None or not name
+            if fits and len(self._kept) < self._most:
                 cut = {key: _cut(value, self._value_bytes) for key, value in each.properties.items()}
-                self._kept[each.id] = StoredObject(each.id, cut, vectors={name: vector})
-            if vector is None or each.id in self._kept:
+                self._kept[each.id] = StoredObject(each.id, cut, vectors={} if vector is None else {name: vector})
+            if not fits or each.id in self._kept:
                 self._seen.add(each.id)
         if count:
             self._page = min(LARGEST_PAGE, max(1, min(4 * self._page, PAGE_BYTES * count // max(1, size))))

@@ -39,6 +39,7 @@ def evaluation_to_pb(found: Evaluation) -> pb.Evaluation:
         main_measure=MEASURES[found.main],
         systems=[_system_result(each) for each in found.systems],
         queries=map(_query_result, found.shown),
+        sample_object_count=found.sample,
         embedded_inputs=found.embedded,
         embedding_time=_duration(found.embedding_s),
         searches=found.searches,
@@ -140,6 +141,8 @@ def _add_suggestions(message: pb.Evaluation, found: Evaluation) -> None:
     if (weights := found.weights) is not None:
         message.weights.weights.update(weights.weights)
         message.weights.ndcg.CopyFrom(_estimate(weights.value))
+        message.weights.gain.CopyFrom(_estimate(weights.gain.mean))
+        message.weights.chance, message.weights.real = weights.gain.chance, weights.gain.real
         message.weights.tried.extend(pb.TriedWeights(weights=each, ndcg=value) for each, value in weights.tried)
     if (best := found.alpha) is not None:
         message.alpha.CopyFrom(
@@ -181,6 +184,7 @@ def _system(system: System, vector: str) -> pb.EvaluatedSystem:
         rerank_property=system.rerank_property,
         rerank_image_property=system.rerank_image_property,
         target_weights=system.weights,
+        field_weights=system.field_weights,
         target_join=search_pb.TargetJoin.Value(f"TARGET_JOIN_{system.join.name if system.join else 'UNSPECIFIED'}"),
     )
 

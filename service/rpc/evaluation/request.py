@@ -3,6 +3,7 @@
 import math
 
 from embedders.contract import TextInput
+from service.core.evaluating.fields import MAX_FIELD_SAMPLE
 from service.core.evaluating.suggesting import MAX_EF
 from service.domain import (
     CaptionQueries,
@@ -27,6 +28,9 @@ MAX_OBJECTS = 10_000_000
 """Objects that exact search reads: ten million vectors of 1,024 values are 40 GB, some hours of reading."""
 MIN_JOINED, MAX_JOINED = 2, 3
 """Named vectors that are searched together: of three, 66 weights are tried."""
+DEFAULT_FIELD_SAMPLE = 1000
+MAX_FIELD_WEIGHT = 1_000_000
+"""What is small beside it still counts in float32."""
 MAX_GAIN = 1000
 MAX_HITS = 1_000_000
 """Hits of all systems together. Those of one system are kept until they are measured: about 10 MB of ids."""
@@ -59,6 +63,13 @@ def parse_evaluation(request: pb.EvaluateCollectionRequest) -> EvaluationWishes:
         violations.require_unique([each.name for each in systems], "systems")
         count = len(queries.queries) if isinstance(queries, WrittenQueries) else queries.size
         hits = count * len(systems) * limit
+        field_sample = request.field_sample_size
+        fits = 0 <= field_sample <= MAX_FIELD_SAMPLE
+        message = f"is {field_sample}; give 0 (for {DEFAULT_FIELD_SAMPLE}) to {MAX_FIELD_SAMPLE}"
+        violations.require(fits, "field_sample_size", message)
+        tries_fields = request.suggest_field_weights or any(each.field_weights for each in systems)
+        message = "does not go with weights of fields, which are tried among a sample; leave one of them out"
+        violations.require(not (tries_fields and request.HasField("earlier")), "earlier", message)
         message = f"times queries and limit are {hits} hits, the most is {MAX_HITS}; give fewer of one of them"
         violations.require(hits <= MAX_HITS, "systems", message)
     return EvaluationWishes(
@@ -66,12 +77,14 @@ def parse_evaluation(request: pb.EvaluateCollectionRequest) -> EvaluationWishes:
         queries,
         systems,
         limit,
-        index_recall=not request.skip_index_recall,
+        index_recall=not (request.skip_index_recall or tries_fields),
         max_objects=most or DEFAULT_OBJECTS,
         change_ef=request.allow_ef_change,
         wanted_recall=wanted,
         suggest_alpha=request.suggest_alpha,
         suggest_weights=request.suggest_weights,
+        suggest_field_weights=request.suggest_field_weights,
+        field_sample=field_sample or DEFAULT_FIELD_SAMPLE,
         scope=scope,
     )
 
@@ -161,6 +174,7 @@ def parse_system(message: pb.EvaluatedSystem, path: str, violations: Violations)
         path,
         weights,
         join,
+        _field_weights(message, path, violations),
     )
 
 
@@ -187,10 +201,25 @@ def _weights(
     return weights, join
 
 
+def _field_weights(message: pb.EvaluatedSystem, path: str, violations: Violations) -> dict[str, float]:
+    """Return the weights of fields, by their names in order."""
+    given, where = message.field_weights, f"{path}.field_weights"
+    fits = all(0 <= each <= MAX_FIELD_WEIGHT for each in given.values())
+    violations.require(fits, where, f"has a weight that is not a number from 0 to {MAX_FIELD_WEIGHT}")
+    if not fits:
+        return {}
+    # As they were written, not as the nearest float32.
+    weights = {name: round(weight, 6) for name, weight in sorted(given.items())}
+    rule = "has no weight over 0, with 6 decimals; give at least one"
+    violations.require(not weights or any(weights.values()), where, rule)
+    return weights
+
+
 def _words(message: pb.EvaluatedSystem) -> str:
     """Return words for what is set of a system."""
     parts = [message.target_vector]
     parts += [f"{name} {weight:g}" for name, weight in sorted(message.target_weights.items())]
+    parts += [f"{name} {weight:g}" for name, weight in sorted(message.field_weights.items())]
     parts += [f"alpha {message.alpha:g}"] if message.HasField("alpha") else []
     parts += [f"ef {message.ef}"] if message.HasField("ef") else []
     parts += [message.reranker]

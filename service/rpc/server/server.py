@@ -131,7 +131,7 @@ class GrpcServer:
         self._writes = Writes()
         self._settler = Settler(store, self._writes)
         self._projector = Projector(store, embedders, self._writes)
-        self._evaluator = Evaluator(store, embedders, rerankers)
+        self._evaluator = Evaluator(store, embedders, rerankers, pictures=pictures)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
             EmbeddingServicer(embedders, rerankers, limits, _server_limits(settings, limits), keys, pictures=pictures),

@@ -102,6 +102,7 @@ def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "ProjectObjectsRequest.inputs": Bound(20, "BATCH_TOO_LARGE"),
         "EvaluateCollectionRequest.systems": Bound(20),
         "EvaluatedSystem.target_weights": Bound(120),
+        "EvaluatedSystem.field_weights": Bound(400),
         "EvaluationReport.systems": Bound(20),
         "EvaluationReport.vectors": Bound(20),
         "SystemResult.measures": Bound(80),

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from service.cli import app, connection
 from service.cli.drift import drift_rows
-from service.domain import StoredObject
+from service.domain import StoredObject, WeightedField
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.service.conftest import Wire, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -276,6 +276,13 @@ async def test_queries_come_from_csv_or_jsonl_with_answers_in_them_or_in_trecs_f
         (("--system", "weights=old"), "write weights as NAME:WEIGHT+NAME:WEIGHT"),
         (("--system", "join=most"), "join (manual-weights or relative-score)"),
         (("--suggest",), "--suggest needs --allow-change-ef"),
+        (("--field-weights", "title"), "write it as FIELD=WEIGHT"),
+        (("--field-weights", "title=much,image=1"), "write it as FIELD=WEIGHT"),
+        (("--field-weights", "title=0.9,title=0.1"), "has title twice"),
+        (("--field-weights", "title=1,image=1", "--wanted-recall", "0.9"), "do not go with --field-weights"),
+        (("--field-weights", "title=1,image=1", "--allow-change-ef"), "do not go with --field-weights"),
+        (("--field-sample", "10"), "--field-sample goes with --field-weights"),
+        (("--field-weights", "present"), "--field-weights present goes with --suggest"),
     ],
 )
 async def test_wrong_use_is_refused_in_words(
@@ -315,9 +322,42 @@ async def test_the_best_weights_are_in_the_table_and_on_the_page(moving: Wire, t
     assert result.exit_code == 0, result.output
     assert "The best weights are new 0" in result.output
     assert "new, old" in next(line for line in result.output.splitlines() if line.startswith("both"))
+    assert " against both." in result.output
     html = page.read_text()
-    assert "Best weights: new 0" in html
+    assert "The best weights are new 0" in html
+    assert " against both.</p>" in html
     assert html.count("new 0.5, old 0.5") == 1
+
+
+async def test_weights_of_fields_are_compared_with_the_present_ones_in_the_table_and_on_the_page(
+    moving: Wire, tmp_path: Path
+) -> None:
+    page, table = tmp_path / "page.html", tmp_path / "queries.csv"
+    collection = await moving.store.get_collection("Things")
+    both = replace(collection.vectors[0], name="both", text_fields=(WeightedField("title"),))
+    vectors = (*collection.vectors, both)
+    await moving.store.update_collection(replace(collection, vectors=vectors, default_vector="both"))
+    rows = [f"{title},{id_}" for title, id_ in zip(TITLES, IDS, strict=True)]
+    table.write_text("\n".join(["text,answers", *rows]))
+    asked = ("evaluate", "Things", "--queries", str(table), "--field-sample", "60", "--suggest")
+
+    result = await run(moving, *asked, "--field-weights", "title=0.01,image=1", "--html", str(page), "--limit", "3")
+    suggested = await run(moving, *asked, "--system", "name=now,vector=both", "--field-weights", "present", "--json")
+
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert "60 queries, a sample of 60 of 60 objects" in result.output
+    assert not any("median" in line for line in lines)
+    assert next(line for line in lines if line.startswith("image 1 title 0.01")).count("*") == 3
+    assert "The best weights are image 0." in result.output
+    assert " against present." in result.output
+    assert "vecgate objects backfill" in " ".join(lines)
+    html = page.read_text()
+    assert "a sample of 60 of 60 objects" in html
+    assert "Time of a search" not in html
+    assert "The best weights are image 0." in html
+    assert [each["system"]["name"] for each in printed(suggested)["systems"]] == ["now"]
+    assert printed(suggested)["weights"]["weights"].keys() == {"image", "title"}
 
 
 @pytest.mark.parametrize(

@@ -470,6 +470,19 @@ TESTS = {
             "service.process.metrics.MAX_EVALUATED"
         ],
     },
+    "service.rpc.evaluation.test_field_weights": {
+        "test_weights_that_cannot_be_tried_are_refused_before_anything_is_embedded": [
+            "service.core.evaluating.fields.MAX_FIELD_SAMPLE",
+            "service.rpc.evaluation.request.MAX_FIELD_WEIGHT",
+        ],
+        "test_hashes_and_more_fields_than_are_tried_are_refused": [
+            "service.core.evaluating.checks.MAX_SUGGESTED_FIELDS"
+        ],
+        "test_texts_and_images_of_a_sample_are_bounded": [
+            "service.core.evaluating.fields.MAX_FIELD_INPUTS",
+            "service.core.evaluating.fields.MAX_FIELD_VALUES",
+        ],
+    },
     "service.cli.test_checking": {
         "test_a_server_that_stays_busy_is_not_waited_for_without_end": ["service.cli.checking.MAX_WAIT_S"],
     },
