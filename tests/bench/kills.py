@@ -2,7 +2,8 @@
 
 The command, an embedder, a writer and Weaviate are killed, each at a moment that a seed decides, and the command is
 started again at once after its own end. Then everything is counted by other means than the command's own: each row is
-stored once, each object is found by its own vector, and each rejected row has its reason.
+stored once, each object is found by its own vector, pictures that are embedded anew have their stored vectors, and each
+rejected row has its reason.
 
 BENCH_OBJECTS sets how many pictures, BENCH_SEED the moments.
 """
@@ -17,16 +18,20 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 
+from embedders.clip.config import ClipConfig
+from embedders.clip.embedder import ClipEmbedder
+from embedders.contract import DOCUMENT, Embedding, ImageInput
 from service.bulk.loop import BackgroundLoop
 from service.domain import (
     Collection,
@@ -61,6 +66,10 @@ POLL_S = 0.25
 STRAY_S = 90.0
 PAGE, AT_ONCE, NEAREST = 500, 8, (10, 1000)
 NEAR = 1e-4
+ANEW_EVERY = 10
+"""Pictures between two that are embedded anew."""
+SAME = 1e-3
+"""How far the two vectors of a picture may be apart: batches of another size round otherwise."""
 
 
 @dataclass
@@ -156,7 +165,10 @@ def bench_kills() -> None:
         while kills.strays and time.monotonic() - max(kills.strays.values()) < STRAY_S:
             kills.watch()
             time.sleep(POLL_S)
-        found = loop.run(_found(store, set(range(PICTURES)) - broken))
+        model = ClipEmbedder(_model(environment))
+        loop.run(model.start())
+        found = loop.run(_found(store, {each: wanted[each] for each in wanted.keys() - broken}, model))
+        loop.run(model.close())
         rejected = _rejected(bucket)
         loop.run(store.close())
     print(f"  {len(kills.log)} of {len(VICTIMS)} were killed")
@@ -164,7 +176,8 @@ def bench_kills() -> None:
         print(f"  left by a killed command: {name!r} for {seconds:.1f} s")
     print(f"  {found['objects']} objects for {PICTURES - len(broken)} pictures that can be stored; {found['missing']} "
           f"missing, {found['twice']} twice, {found['unexpected']} unexpected, {found['unfound']} not found by their "
-          f"own vectors, {len(broken) - rejected} too few rejected rows with a reason (goals 0)")  # fmt: skip
+          f"own vectors, {found['wrong']} of {found['anew']} have another vector than their picture, "
+          f"{len(broken) - rejected} too few rejected rows with a reason (goals 0)")  # fmt: skip
 
 
 @contextmanager
@@ -180,12 +193,15 @@ def _weaviate(folder: Path) -> Iterator[tuple[BackgroundLoop, EmbeddedWeaviate]]
         loop.close()
 
 
+def _model(environment: Mapping[str, str]) -> ClipConfig:
+    return ClipConfig(model=environment["VECGATE_EMBEDDERS__CLIP__MODEL"])
+
+
 def _collection(environment: Mapping[str, str]) -> Collection:
     """Return a collection for the space of the tiny model."""
-    from embedders.clip.config import ClipConfig
     from service.bulk.pipeline import load_model
 
-    spec = load_model(ClipConfig(model=environment["VECGATE_EMBEDDERS__CLIP__MODEL"])).spec
+    spec = load_model(_model(environment)).spec
     vector = NamedVector("main", Space(spec.space, DIMENSION, spec.model), (WeightedField("image"),))
     return Collection(NAME, (Property("image", DataType.BLOB), Property("number", DataType.INT)), (vector,))
 
@@ -239,9 +255,10 @@ def _count(weaviate: WeaviateSettings) -> int:
         return -1
 
 
-async def _found(store: WeaviateStore, wanted: set[int]) -> dict[str, int]:
-    """Return what is in the collection beside what should be, and how many objects are not found by their vectors."""
+async def _found(store: WeaviateStore, wanted: Mapping[int, bytes], model: ClipEmbedder) -> dict[str, int]:
+    """Return what is in the collection beside what should be, and how many vectors are not found or not right."""
     seen, unfound, after = Counter[int](), 0, None
+    right = list[bool]()
     room = asyncio.Semaphore(AT_ONCE)
 
     async def look(each: StoredObject) -> bool:
@@ -259,14 +276,28 @@ async def _found(store: WeaviateStore, wanted: set[int]) -> dict[str, int]:
             break
         after = hits[-1].object.id
         seen.update(int(hit.object.properties["number"]) for hit in hits)
+        right += await _right([hit.object for hit in hits], wanted, model)
         unfound += (await asyncio.gather(*(look(hit.object) for hit in hits))).count(False)
     return {
         "objects": seen.total(),
-        "missing": len(wanted - seen.keys()),
+        "missing": len(wanted.keys() - seen.keys()),
         "twice": sum(count > 1 for count in seen.values()),
-        "unexpected": len(seen.keys() - wanted),
+        "unexpected": len(seen.keys() - wanted.keys()),
         "unfound": unfound,
+        "anew": len(right),
+        "wrong": right.count(False),
     }
+
+
+async def _right(objects: Sequence[StoredObject], wanted: Mapping[int, bytes], model: ClipEmbedder) -> list[bool]:
+    """Return of some of the objects whether each has the vector of its picture, which is embedded anew."""
+    numbers = {int(each.properties["number"]): each.vectors["main"] for each in objects}
+    chosen = [each for each in numbers if each in wanted and not each % ANEW_EVERY]
+    outcomes = await model.embed([ImageInput(wanted[each]) for each in chosen], DOCUMENT)
+    return [
+        isinstance(outcome, Embedding) and float(np.linalg.norm(outcome.vector - numbers[number])) < SAME
+        for number, outcome in zip(chosen, outcomes, strict=True)
+    ]
 
 
 async def _finds(store: WeaviateStore, stored: StoredObject) -> bool:
