@@ -324,9 +324,14 @@ class ImageUnreachable(ServiceError):
 
     Attributes:
         retry_after_s: when to try again, in seconds.
+        of_image: whether the origin answers, and may fail for this picture alone.
     """
 
     retry_after_s = 1.0
+
+    def __init__(self, message: str, *, of_image: bool = False) -> None:
+        super().__init__(message)
+        self.of_image = of_image
 
 
 class CredentialsMissing(ServiceError):

@@ -2,23 +2,27 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from embedders.errors import ImageTooLarge
 from service.bulk.loop import BackgroundLoop
-from service.bulk.patience import BulkStopped, patiently
+from service.bulk.patience import patiently
 from service.errors import ImageNotServed, ImageUnreachable, ImageUriNotAllowed
+from service.sources.errors import InvalidSource
 
 if TYPE_CHECKING:
     from service.fetching import Fetcher, Origin
 
-AHEAD_ROWS = 16
-"""Rows whose pictures are fetched before they are read; as many connections has an origin."""
+AHEAD = 16
+"""Rows, and pictures that they refer to, that are fetched before the first of them is read; as many connections has an
+origin."""
+AHEAD_BYTES = 32 * 1024 * 1024
+"""Bytes of the pictures of these rows at which no more are fetched before the first of them is read."""
 
 Fault = ImageUriNotAllowed | ImageNotServed | ImageTooLarge | ImageUnreachable
 Fetched = Mapping[str, bytes | Fault]
@@ -41,8 +45,20 @@ class Web:
     patience_s: float
 
 
-NOTHING = Web((), 0, 0.0)
-"""Every URI is refused."""
+@dataclass(frozen=True, slots=True)
+class _Ahead(Generic[T]):
+    """A row whose pictures are fetched ahead: how many it refers to, and the bytes of those that it has itself."""
+
+    row: T
+    fetched: Future[Fetched]
+    named: int
+    own_bytes: int
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of its pictures that are in memory."""
+        found = self.fetched.result().values() if self.fetched.done() else ()
+        return self.own_bytes + sum(len(each) for each in found if isinstance(each, bytes))
 
 
 class Fetching:
@@ -63,27 +79,27 @@ class Fetching:
             loop.run(_end(fetcher))
             loop.close()
 
-    def ahead(self, rows: Iterable[tuple[T, Mapping[str, str]]]) -> Iterator[tuple[T, Fetched]]:
+    def ahead(self, rows: Iterable[tuple[T, Mapping[str, str], int]]) -> Iterator[tuple[T, Fetched]]:
         """Yield rows in order with the pictures that they refer to, while those of the next rows are fetched.
 
         Args:
-            rows: each with URIs by property.
+            rows: each with URIs by property, and the bytes of the pictures that it has itself.
 
         Raises:
-            BulkStopped: the certificates of an origin cannot be read on this machine.
+            InvalidSource: the certificates of an origin cannot be read on this machine.
         """
-        waiting: deque[tuple[T, Future[Fetched]]] = deque()
-        for row, uris in rows:
+        waiting: deque[_Ahead[T]] = deque()
+        for row, uris, own_bytes in rows:
             if not (uris or waiting):
                 yield row, {}
                 continue
-            waiting.append((row, self._start(uris)))
-            while waiting and (len(waiting) > AHEAD_ROWS or waiting[0][1].done()):
-                first, future = waiting.popleft()
-                yield first, future.result()
+            waiting.append(_Ahead(row, self._start(uris), len(uris), own_bytes))
+            while waiting and (_is_enough(waiting) or waiting[0].fetched.done()):
+                first = waiting.popleft()
+                yield first.row, first.fetched.result()
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            first = waiting.popleft()
+            yield first.row, first.fetched.result()
 
     def _start(self, uris: Mapping[str, str]) -> Future[Fetched]:
         if self._open is None:
@@ -96,7 +112,8 @@ class Fetching:
             try:
                 loop.run(fetcher.__aenter__())
             except InvalidSettings as error:
-                raise BulkStopped(f"pictures cannot be fetched: {error}") from error
+                # Not BulkStopped: Ray takes what a generator raises for a fault of Ray's.
+                raise InvalidSource("the web", f"pictures cannot be fetched: {error}") from error
         loop, fetcher = self._open
         return loop.submit(self._fetch(fetcher, uris))
 
@@ -111,6 +128,12 @@ class Fetching:
         except (ImageUriNotAllowed, ImageNotServed, ImageTooLarge, ImageUnreachable) as error:
             # Without the frames, which hold what has arrived.
             return error.with_traceback(None)
+
+
+def _is_enough(waiting: Sequence[_Ahead[T]]) -> bool:
+    """Return whether no more is fetched before the first row is read; a row may have many pictures, and large ones."""
+    named, held = sum(each.named for each in waiting), sum(each.held_bytes for each in waiting)
+    return len(waiting) >= AHEAD or named >= AHEAD or held >= AHEAD_BYTES
 
 
 async def _end(fetcher: "Fetcher") -> None:

@@ -18,7 +18,7 @@ from service.bulk.stages import Target
 from service.domain import Collection, Scope
 from service.error_table import reason_for
 from service.errors import ImageUriNotAllowed
-from service.fetching import Fetcher, Origin
+from service.fetching import Fetcher, Origin, find_origin, parse_uri
 from service.settings import Settings, WeaviateSettings
 from service.sources.errors import InvalidMapping
 from service.sources.fragments import Fragment, fragments, schema
@@ -96,7 +96,7 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         BulkStopped: an embedder or Weaviate fails for too long; what is done counts, and a repetition goes on.
         InvalidSource: the input cannot be read.
         InvalidMapping: it does not fit the collection.
-        InvalidSettings: the list of origins is wrong.
+        InvalidSettings: the list of origins is wrong, or names a file of certificates that holds none.
         LedgerFailed: the ledger cannot be read or written, or another command has begun with it.
         ServiceError: the collection cannot take the objects, the ledger is of another job, or the output is of another
             ledger or cannot be written.
@@ -106,8 +106,9 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
     found = fragments(job.locations)
     columns = schema(found)
     origins = listed_origins(settings)
-    ledger = Ledger(job.ledger)
     with _store(settings) as (loop, store, where):
+        loop.run(_check_certificates(origins))
+        ledger = Ledger(job.ledger)
         collection = loop.run(store.get_collection(job.collection))
         plan = _plan(job, columns, collection)
         web = Web(origins, settings.limits.max_image_bytes, job.patience_s)
@@ -159,7 +160,7 @@ class Look:
     def refusal(self, uri: str) -> str:
         """Return why a picture would not be fetched, as far as that is known without asking anyone; else empty."""
         try:
-            Fetcher(self.origins).check(uri)
+            find_origin(self.origins, parse_uri(uri))
         except ImageUriNotAllowed as error:
             return f"{reason_for(error)}: {error}"
         return ""
@@ -171,14 +172,26 @@ def look(job: Job, settings: Settings) -> Look:
     Raises:
         InvalidSource: the input cannot be read.
         InvalidMapping: it does not fit the collection.
-        InvalidSettings: the list of origins is wrong.
+        InvalidSettings: the list of origins is wrong, or names a file of certificates that holds none.
         ServiceError: there is no such collection.
     """
     found = fragments(job.locations)
     columns = schema(found)
+    origins = listed_origins(settings)
     with _store(settings) as (loop, store, _):
+        loop.run(_check_certificates(origins))
         plan = _plan(job, columns, loop.run(store.get_collection(job.collection)))
-    return Look(found, columns, plan, listed_origins(settings))
+    return Look(found, columns, plan, origins)
+
+
+async def _check_certificates(origins: Sequence[Origin]) -> None:
+    """Check that the certificates of origins can be read, before any process needs them.
+
+    Raises:
+        InvalidSettings: they cannot.
+    """
+    async with Fetcher(origins):
+        pass
 
 
 def _plan(job: Job, columns: Schema, collection: Collection) -> Plan:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from service.bulk.fetching import NOTHING, Fetched, Fetching, Web
+from service.bulk.fetching import Fetched, Fetching, Web
 from service.bulk.rows import Row, to_table
 from service.core.objects.checks import DraftObject, content_id
 from service.domain import Collection, StoredObject, hash_image
@@ -24,6 +24,9 @@ UNREADABLE, REFUSED = "SOURCE_UNREADABLE", "ROW_REFUSED"
 """Why a fragment, or a row, is not stored that becomes no object."""
 ROWS, ROWS_BYTES = 64, 8 * 1024 * 1024
 """Rows, and bytes of their pictures, that go to the next stage at a time."""
+
+_Draft = tuple[Row, NewObject | None, SourceRow]
+"""A row, its object if it becomes one, and where it comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +43,22 @@ class Reading:
     plan: Plan
     collection: Collection
     tenant: str
-    web: Web = NOTHING
+    web: Web
 
     def rows(self, fragment: str, sources: Iterable[SourceRow]) -> Iterator[Row]:
         """Yield rows of a fragment with their objects, or with why they become none.
 
         Raises:
-            InvalidSource: a picture that one refers to cannot be read now, but perhaps later.
-            BulkStopped: pictures cannot be fetched on this machine.
+            InvalidSource: a picture that one refers to cannot be read now, but perhaps later, or here.
         """
         with Fetching(self.web) as fetching:
             drafts = (self._draft(fragment, number, each) for number, each in enumerate(sources))
-            for (row, new, where), fetched in fetching.ahead((each, self._uris(each[1])) for each in drafts):
+            for (row, new, where), fetched in fetching.ahead(map(self._with_uris, drafts)):
                 if new is not None:
                     self._complete(row, new, fetched, where)
                 yield row
 
-    def _draft(self, fragment: str, number: int, source: SourceRow) -> tuple[Row, NewObject | None, SourceRow]:
+    def _draft(self, fragment: str, number: int, source: SourceRow) -> _Draft:
         row = Row(fragment, number, source.where)
         try:
             return row, self.plan.object(source), source
@@ -64,13 +66,25 @@ class Reading:
             row.reject(REFUSED, ": ".join(filter(None, (error.column, error.reason, error.detail))))
             return row, None, source
 
-    def _uris(self, new: NewObject | None) -> Mapping[str, str]:
-        return {} if new is None else self.plan.uris(new)
+    def _with_uris(self, draft: _Draft) -> tuple[_Draft, Mapping[str, str], int]:
+        """Return a row with the URIs of what is to be fetched for it, and the bytes of its own pictures."""
+        _, new, source = draft
+        if new is None:
+            return draft, {}, 0
+        uris = self.plan.uris(new)
+        if uris and not self.web.origins:
+            # Rows are not rejected for this: an entry in the ledger would keep them so once there is a list.
+            raise InvalidSource(
+                source.location,
+                f"{source.spot}: it refers to a picture on the web, and no origin is listed; set "
+                "VECGATE_FETCH__ORIGINS_FILE",
+            )
+        return draft, uris, sum(len(each) for each in new.images.values() if isinstance(each, bytes))
 
     def _complete(self, row: Row, new: NewObject, fetched: Fetched, source: SourceRow) -> None:
         """Give a row its object with the pictures that it refers to."""
         for name, each in fetched.items():
-            if isinstance(each, ImageUnreachable):
+            if isinstance(each, ImageUnreachable) and not each.of_image:
                 raise InvalidSource(source.location, f"{source.spot}: the picture cannot be fetched: {each}")
             if not isinstance(each, bytes):
                 # With gRPC and metrics, which reading needs for nothing else.

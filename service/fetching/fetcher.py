@@ -70,14 +70,6 @@ class Fetcher:
         sessions, self._sessions = self._sessions, {}
         await asyncio.gather(*(each.close() for each in sessions.values()))
 
-    def check(self, uri: str) -> None:
-        """Check that a URI may be fetched, as far as that is known without asking anyone.
-
-        Raises:
-            ImageUriNotAllowed: it may not.
-        """
-        find_origin(self._origins, parse_uri(uri))
-
     async def fetch(self, uri: str, *, max_bytes: int = MAX_PICTURE_BYTES, count: Count | None = None) -> bytes:
         """Return the bytes that a URI leads to; whether they are a picture is not checked.
 
@@ -91,7 +83,8 @@ class Fetcher:
                 called. Nothing is sent there.
             ImageTooLarge: there are more bytes.
             ImageNotServed: the origin answers, but not with the bytes.
-            ImageUnreachable: the origin does not answer, or not in time; it may later.
+            ImageUnreachable: the origin does not answer, or not in time, or does not take its credentials; it may
+                later.
         """
         location = parse_uri(uri)
         origin = find_origin(self._origins, location)
@@ -132,7 +125,7 @@ class Fetcher:
             if response.status in REDIRECTS:
                 response.close()
                 return _target(location, response.headers.get("Location"), origin.name)
-            _check_answer(response, origin.name, max_bytes)
+            _check_answer(response, origin.name, max_bytes, authorized=authorization is not None)
             parts, size = [], 0
             async for part in response.content.iter_any():
                 size += len(part)
@@ -161,10 +154,14 @@ def _target(location: Location, target: str | None, name: str) -> Location:
         raise ImageNotServed(f"origin {name!r} redirects to what is no URI") from None
 
 
-def _check_answer(response: aiohttp.ClientResponse, name: str, max_bytes: int) -> None:
+def _check_answer(response: aiohttp.ClientResponse, name: str, max_bytes: int, *, authorized: bool) -> None:
     status = response.status
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in PASSING:
-        raise ImageUnreachable(f"origin {name!r} answers with status {status}")
+        # The other ones say that the origin is down or busy, with all of its pictures.
+        of_image = status == HTTPStatus.INTERNAL_SERVER_ERROR
+        raise ImageUnreachable(f"origin {name!r} answers with status {status}", of_image=of_image)
+    if status == HTTPStatus.UNAUTHORIZED and authorized:
+        raise ImageUnreachable(f"origin {name!r} does not take its credentials (status {status}); renew them")
     if status != HTTPStatus.OK:
         raise ImageNotServed(f"origin {name!r} answers with status {status}")
     # Not decompressed, because a few compressed bytes may expand to any size.

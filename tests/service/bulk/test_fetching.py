@@ -2,13 +2,14 @@
 
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from service.bulk import fetching
-from service.bulk.fetching import Fetching, Web
+from service.bulk.fetching import Fetched, Fetching, Web
 from service.bulk.loop import BackgroundLoop
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.rows import Row, from_table
@@ -201,10 +202,23 @@ def test_a_redirect_to_another_place_is_not_followed(site: Listener, other: List
     assert [each.split(" ")[1] for each in site.requests].count("/secret/0.png") == 0
 
 
-def test_without_a_list_nothing_is_fetched(site: Listener, tmp_path: Path) -> None:
-    row, _ = rows_of(tmp_path, [f"{site.base}/p/0.png"], fetching.NOTHING)
+def test_without_a_list_nothing_is_fetched_and_the_fragment_is_done_once_there_is_one(
+    site: Listener, tmp_path: Path
+) -> None:
+    *rows, end = rows_of(tmp_path, [f"{site.base}/p/0.png"], Web((), 10_000, 0.0))
 
-    assert (row.reason, site.connections) == ("IMAGE_URI_NOT_ALLOWED", 0)
+    assert (rows, end.reason, site.connections) == ([], "SOURCE_UNREADABLE", 0)
+    assert "VECGATE_FETCH__ORIGINS_FILE" in end.message
+
+
+def test_credentials_that_an_origin_does_not_take_reject_no_row(site: Listener, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("old")
+    site.replies["/p/0.png"] = answer(b"", status=401)
+    web = web_of(site, f'bearer_token_file = "{tmp_path}/token"\n')
+
+    *rows, end = rows_of(tmp_path, [f"{site.base}/p/0.png"], web)
+
+    assert (rows, end.reason) == ([], "SOURCE_UNREADABLE")
 
 
 def test_an_origin_that_does_not_answer_for_a_while_is_asked_again(site: Listener, tmp_path: Path) -> None:
@@ -233,22 +247,71 @@ def test_an_origin_that_does_not_answer_at_all_ends_the_fragment_which_is_done_a
     assert end.message == "line 3: the picture cannot be fetched: origin 'site' answers with status 503"
 
 
-def test_rows_come_in_order_and_so_many_are_fetched_ahead(site: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "AHEAD_ROWS", 4)
-    begun: list[int] = []
+def test_a_picture_for_which_its_origin_always_fails_is_a_rejected_row_and_the_others_go_on(
+    site: Listener, tmp_path: Path
+) -> None:
+    site.replies["/p/1.png"] = answer(b"", status=500)
 
-    def rows() -> Iterator[tuple[int, dict[str, str]]]:
-        for number in range(20):
-            begun.append(number)
-            yield number, {} if number == 5 else {"photo": f"{site.base}/p/{number}.png"}
+    *rows, end = rows_of(tmp_path, [f"{site.base}/p/{n}.png" for n in range(3)], web_of(site))
+
+    assert [each.reason for each in (*rows, end)] == ["", "IMAGE_UNREACHABLE", "", ""]
+    assert rows[1].message == "photo: origin 'site' answers with status 500"
+
+
+def test_certificates_that_cannot_be_read_here_end_the_fragment(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificates")
+    entry = f'[origins.site]\nurl = "https://127.0.0.1/p/"\nca_file = "{tmp_path}/ca.pem"\n'
+    web = Web(read_origins(entry.encode(), "origins.toml"), 10_000, 0.0)
+
+    *rows, end = rows_of(tmp_path, ["https://127.0.0.1/p/0.png"], web)
+
+    assert (rows, end.reason) == ([], "SOURCE_UNREADABLE")
+    assert "ca.pem" in end.message
+
+
+def test_rows_come_in_order_with_their_pictures(site: Listener) -> None:
+    rows = [(n, {} if n == 5 else {"photo": f"{site.base}/p/{n}.png"}, 0) for n in range(20)]
 
     with Fetching(web_of(site)) as some:
-        ahead = some.ahead(rows())
-        first, _ = next(ahead)
-        begun_before = len(begun)
-        rest = list(ahead)
+        found = list(some.ahead(rows))
 
-    assert begun_before <= 5
-    assert [first, *(number for number, _ in rest)] == list(range(20))
-    assert dict(rest)[5] == {}
-    assert dict(rest)[19] == {"photo": PICTURES[19]}
+    assert found == [(n, {} if n == 5 else {"photo": PICTURES[n]}) for n in range(20)]
+
+
+class Slow(Future[Fetched]):
+    """Pictures that arrive when somebody waits for them."""
+
+    def result(self, timeout: float | None = None) -> Fetched:
+        if not self.done():
+            self.set_result({})
+        return super().result(timeout)
+
+
+@pytest.mark.parametrize(
+    ("named", "own_bytes", "fetched_bytes", "begun"),
+    [(1, 0, 0, 4), (2, 0, 0, 2), (1, 100, 0, 2), (1, 0, 100, 3), (0, 100, 0, 2), (1, 0, 40, 4)],
+)
+def test_rows_pictures_and_bytes_that_are_fetched_ahead_have_a_bound(
+    named: int, own_bytes: int, fetched_bytes: int, begun: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first row is slow, and the others have arrived at once."""
+    monkeypatch.setattr(fetching, "AHEAD", 4)
+    monkeypatch.setattr(fetching, "AHEAD_BYTES", 150)
+    begun_rows: list[int] = []
+
+    def start(_: Fetching, uris: dict[str, str]) -> Slow:
+        slow = Slow()
+        if begun_rows != [0]:
+            slow.set_result(dict.fromkeys(uris, b"x" * fetched_bytes))
+        return slow
+
+    def rows() -> Iterator[tuple[int, dict[str, str], int]]:
+        for number in range(20):
+            begun_rows.append(number)
+            yield number, {str(each): "" for each in range(named if number else max(named, 1))}, own_bytes
+
+    monkeypatch.setattr(Fetching, "_start", start)
+
+    first, _ = next(Fetching(Web((), 0, 0.0)).ahead(rows()))
+
+    assert (first, len(begun_rows)) == (0, begun)

@@ -288,6 +288,21 @@ def test_a_look_at_a_job_tells_what_is_fetched_and_leaves_no_ledger(job: Job, tm
 
 
 @pytest.mark.usefixtures("store")
+def test_certificates_that_cannot_be_read_end_a_job_and_a_look_before_anything_runs(job: Job, tmp_path: Path):
+    (tmp_path / "ca.pem").write_text("no certificates")
+    (tmp_path / "origins.toml").write_text(
+        f'[origins.cdn]\nurl = "https://cdn.example.com/p/"\nca_file = "{tmp_path}/ca.pem"\n'
+    )
+    settings = Settings(fetch=FetchSettings(origins_file=tmp_path / "origins.toml"))
+
+    with pytest.raises(InvalidSettings, match="holds no certificates"):
+        run(job, settings, lambda _: None)
+    with pytest.raises(InvalidSettings, match="holds no certificates"):
+        look(job, settings)
+    assert not Path(job.ledger).exists()
+
+
+@pytest.mark.usefixtures("store")
 def test_a_list_of_origins_that_is_wrong_ends_a_job_before_anything_runs(job: Job, tmp_path: Path):
     (tmp_path / "origins.toml").write_text("[origins]\n")
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from service.bulk.fetching import Web
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.rows import Row, from_table
 from service.core.objects.checks import DraftObject, check_object
@@ -33,7 +34,11 @@ def read_all(folder: Path, mapping: Mapping | None = None, damage: str = "") -> 
     plan = (mapping or Mapping()).bind(schema([found]), COLLECTION)
     told = Fragment(found.location, found.kind, found.part, found.identity + damage)
     items = pa.table({"name": ["f"], "fragment": [pickle.dumps(told)]})
-    return [row for table in read_fragment(items, Reading(plan, COLLECTION, "")) for row in from_table(table)]
+    return [
+        row
+        for table in read_fragment(items, Reading(plan, COLLECTION, "", Web((), 0, 0.0)))
+        for row in from_table(table)
+    ]
 
 
 def test_an_id_that_comes_from_the_content_is_the_one_that_the_service_gives(tmp_path: Path):
@@ -81,7 +86,11 @@ def read_references(folder: Path) -> list[Row]:
     (found,) = fragments([str(folder)])
     plan = Mapping().bind(schema([found]), COLLECTION)
     items = pa.table({"name": ["f"], "fragment": [pickle.dumps(found)]})
-    return [row for table in read_fragment(items, Reading(plan, COLLECTION, "")) for row in from_table(table)]
+    return [
+        row
+        for table in read_fragment(items, Reading(plan, COLLECTION, "", Web((), 0, 0.0)))
+        for row in from_table(table)
+    ]
 
 
 def test_a_picture_that_is_missing_is_a_rejected_row_with_the_path_and_the_reason(tmp_path: Path):

@@ -319,6 +319,26 @@ async def test_another_answer_than_a_picture_is_named_by_the_origin_alone(
     assert not any(each in str(failure.value) for each in ("hush", "127.0.0.1"))
 
 
+async def test_credentials_that_an_origin_does_not_take_may_be_renewed(site: Listener, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("old")
+    site.replies["/p"] = answer(b"no", status=401)
+
+    async with Fetcher([origin(f"{site.base}/", token=tmp_path / "token")]) as fetch:
+        with pytest.raises(ImageUnreachable, match="'site' does not take its credentials"):
+            await fetch.fetch(f"{site.base}/p")
+
+
+@pytest.mark.parametrize(("status", "of_image"), [(500, True), (429, False), (502, False), (503, False), (504, False)])
+async def test_an_origin_may_fail_for_one_picture_alone(status: int, of_image: bool, site: Listener) -> None:  # noqa: FBT001
+    site.replies["/p"] = answer(b"no", status=status)
+
+    async with Fetcher([origin(f"{site.base}/")]) as fetch:
+        with pytest.raises(ImageUnreachable) as failure:
+            await fetch.fetch(f"{site.base}/p")
+
+    assert failure.value.of_image == of_image
+
+
 async def test_an_origin_that_is_not_there_may_be_later(site: Listener) -> None:
     async def nowhere(host: str, port: int) -> Sequence[str]:
         raise OSError("no such host")
