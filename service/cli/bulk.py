@@ -110,7 +110,7 @@ def bulk(
         fail(f"{NEEDS_BULK} (there is no module {error.name})", EXIT_WRONG_USE)
     try:
         chosen = Mapping() if mapping is None else Mapping.load(mapping)
-        chosen = chosen.with_options([*(columns or ()), *([f"{key}=id"] if key else ())], images)
+        chosen = chosen.with_options(columns or (), images, key)
     except InvalidMapping as error:
         fail("the mapping is wrong:", EXIT_WRONG_USE, more=error.faults)
     ledger = ledger or f"vecgate-bulk/{collection}"

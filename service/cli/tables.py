@@ -52,6 +52,7 @@ from service.sources import (
     schema,
 )
 from service.sources.rows import size_of
+from service.sources.storage import without_secrets
 from vecgate.client import Client, ImportOutcome, Object, Reference, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
@@ -431,18 +432,26 @@ class Trial:
     client: Client
     collection: pb.Collection
     _tried: set[str] = field(default_factory=set)
+    _failed: bool = False
 
     def refusal(self, uri: str) -> str:
-        """Return why the server has not fetched a picture; empty if it has, or if it has fetched another from there."""
+        """Return why the server has not fetched a picture; empty if it has, or if it has fetched another from there.
+
+        What it may not fetch is asked for each picture: nothing is fetched for it, and a place may be allowed in part.
+        When a call fails, that is noted, and no more is tried.
+        """
         origin = "/".join(uri.split("/", 3)[:3])
-        if origin in self._tried or len(self._tried) == MAX_TRIED:
+        if self._failed or origin in self._tried or len(self._tried) == MAX_TRIED:
             return ""
-        self._tried.add(origin)
         embedders = [each.embedder for each in self.collection.vectors if each.image_fields]
         try:
             fault = self.client.embed([Reference(uri)], embedder=next(iter(embedders), "")).items[0].error
         except VecgateError as error:
-            fault = error
+            self._failed = True
+            note(f"no more pictures on the web are tried: {outcome_reason(error)}")
+            return ""
+        if fault is None or fault.reason != "IMAGE_URI_NOT_ALLOWED":
+            self._tried.add(origin)
         return "" if fault is None else outcome_reason(fault)
 
 
@@ -466,6 +475,7 @@ def show_dry_run(tables: Tables, plan: Plan, refusal: Callable[[str], str], *, e
         [(name, words, targets.get(name) or f"- ({plan.unused[name]})") for name, words in shown.items()],
     )
     refused, unreadable = Failures(), list[str]()
+    references = {*plan.references, *(each.name for column, each in plan.properties.items() if column in plan.images)}
     fine = 0
     for row, made in islice(readable_rows(tables.found, plan, unreadable), limit or TRIED_ROWS):
         if isinstance(made, RowRefused):
@@ -478,7 +488,7 @@ def show_dry_run(tables: Tables, plan: Plan, refusal: Callable[[str], str], *, e
             continue
         fine += 1
         if fine <= SHOWN_ROWS:
-            say(f"{row.where}: {_shown_object(made)}")
+            say(f"{row.where}: {_shown_object(made, references)}")
     say(f"{fine} rows tried without a fault, {refused.count} would be refused; nothing is stored")
     show_failures(refused, unreadable)
     return not (refused.count or unreadable)
@@ -513,13 +523,17 @@ def _place_of(error: RowRefused) -> str:
     return f"{error.row}: {error.detail}" if error.detail else error.row
 
 
-def _shown_object(made: NewObject) -> str:
+def _shown_object(made: NewObject, references: AbstractSet[str]) -> str:
+    """Return an object in a line. The query of a reference is left out: a signature in it is a secret."""
+    shown = {
+        name: without_secrets(value) if name in references and isinstance(value, str) else value
+        for name, value in made.properties.items()
+    }
     parts: list[Any] = [f"id {made.id}"] if made.id else []
     parts += [f"tenant {made.tenant}"] if made.tenant else []
-    parts += [f"{name}={shorten(str(value))}" for name, value in made.properties.items()]
+    parts += [f"{name}={shorten(str(value))}" for name, value in shown.items()]
     parts += [
-        # A signature in a query is a secret.
-        f"{name}: {each.partition('?')[0]}" if isinstance(each, str) else f"{name}: {len(each)} bytes"
+        f"{name}: {without_secrets(each)}" if isinstance(each, str) else f"{name}: {len(each)} bytes"
         for name, each in made.images.items()
     ]
     parts += [f"{name}: a vector of {len(vector)}" for name, vector in made.vectors.items()]

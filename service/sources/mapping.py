@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from posixpath import normpath
 from typing import Any, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 import numpy as np
@@ -21,7 +22,7 @@ from service.sources import pictures, text
 from service.sources.errors import InvalidMapping, InvalidSource, RowRefused, Unfit
 from service.sources.rows import MAX_VALUE_BYTES, Row
 from service.sources.schema import NOTHING, Column, Schema, value_at
-from service.sources.storage import WEB, read_file, scheme_of
+from service.sources.storage import WEB, read_file, scheme_of, without_secrets
 from service.sources.values import as_key, converted, misfit
 
 Made = TypeVar("Made")
@@ -33,6 +34,10 @@ IMAGE = "image"
 VECTOR_PREFIX = "vector_"
 """Of a column of vectors that has the name of a property, as bulk jobs write it."""
 VECTOR_TYPES = frozenset({DataType.NUMBER_ARRAY, DataType.INT_ARRAY})
+MAX_URI_CHARS = 4096
+"""As many as the fetcher takes. A much longer one would fail the whole request that it is in."""
+URI_MARKS = "/%?!$&'()*+,;=:@"
+"""What a path below a folder on the web keeps beside letters, numbers and -._~; the rest is percent-encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,13 @@ class Mapping:
             raise InvalidMapping(faults)
         return cls(told.get("columns", {}), images, told.get("spaces", {}))
 
-    def with_options(self, options: Sequence[str], images: str = "") -> "Mapping":
-        """Return the mapping with options of the form COLUMN=PROPERTY, and the folder of pictures if one is given.
+    def with_options(self, options: Sequence[str], images: str = "", key: str = "") -> "Mapping":
+        """Return the mapping with options, which come before what it says.
+
+        Args:
+            options: of the form COLUMN=PROPERTY.
+            images: the folder of pictures; empty to leave it as it is.
+            key: the column that becomes the id, beside what else it becomes; empty for none.
 
         Raises:
             InvalidMapping: an option has another form.
@@ -105,6 +115,9 @@ class Mapping:
         if wrong:
             raise InvalidMapping([f"--column {each}: must have the form COLUMN=PROPERTY" for each in wrong])
         columns = {**self.columns, **{each.rpartition("=")[0]: each.rpartition("=")[2] for each in options}}
+        if key:
+            others = [each for each in targets_of(columns.get(key, "")) if each not in {"", ID}]
+            columns[key] = ",".join([*others, ID])
         return replace(self, columns=columns, images=images or self.images)
 
     def new_properties(self, schema: Schema) -> tuple[Property, ...]:
@@ -235,9 +248,10 @@ class Plan:
         except Unfit as error:
             raise RowRefused(error.reason, row.where, column, error.detail) from error
         except InvalidSource as error:
+            told = f"{without_secrets(error.location)}: {error.reason}"
             if not error.final:
-                raise InvalidSource(row.location, f"{row.spot}: the picture cannot be read: {error}") from error
-            raise RowRefused("the picture cannot be read", row.where, column, str(error)) from error
+                raise InvalidSource(row.location, f"{row.spot}: the picture cannot be read: {told}") from error
+            raise RowRefused("the picture cannot be read", row.where, column, told) from error
 
     def _picture(self, row: Row, value: Any) -> bytes | str | None:
         """Return the picture that a value is, or refers to; of a picture on the web, its URI."""
@@ -253,7 +267,7 @@ class Plan:
             case str():
                 location = _referred(self.folder or row.location.rpartition("/")[0], value)
                 if scheme_of(location) in WEB:
-                    return location
+                    return _sendable(location)
                 content = read_file(location, MAX_VALUE_BYTES)
                 if not content:
                     raise Unfit("the picture is empty")
@@ -318,12 +332,16 @@ class _Binding:
         return {name: made for name, made in found.items() if made}
 
     def _folder(self) -> str:
-        folder = self.mapping.images.rstrip("/")
+        images = self.mapping.images
         try:
-            return folder if not folder or scheme_of(folder) else str(Path(folder).absolute())
+            scheme = scheme_of(images)
         except InvalidSource as error:
             self.faults.append(f"images: {error}")
             return ""
+        if images and not images[len(scheme) :].strip(":/"):
+            self.faults.append(f"images: {images} names no folder; name one, as in /pictures or s3://bucket/pictures")
+        folder = images.rstrip("/")
+        return folder if not folder or scheme else str(Path(folder).absolute())
 
     def _check_scope(self) -> None:
         if self.schema.kind == pictures.KIND and pictures.FILE not in self.mapping.columns:
@@ -470,8 +488,10 @@ def _referred(folder: str, reference: str) -> str:
 
     Raises:
         InvalidSource: it is a URL of another kind, or has a password; final.
-        Unfit: the reference leads out of the folder.
+        Unfit: the reference leads out of the folder, or has white space at an end.
     """
+    if reference != reference.strip():
+        raise Unfit("the reference begins or ends with white space; remove it")
     whole = re.match(r"[a-z][a-z0-9+.-]*:|/", reference, re.IGNORECASE)
     location = reference if whole else f"{folder}/{reference}"
     scheme = scheme_of(location)
@@ -482,6 +502,21 @@ def _referred(folder: str, reference: str) -> str:
     if not found.startswith(f"{folder}/"):
         raise Unfit(
             "it refers to a picture outside the folder of pictures; name the folder with `images` in the mapping",
-            reference,
+            without_secrets(reference),
         )
-    return found
+    return f"{root}{quote(found[len(root) :], URI_MARKS, errors='surrogatepass')}" if scheme in WEB else found
+
+
+def _sendable(uri: str) -> str:
+    """Return a URI that can be in a request to the service.
+
+    Raises:
+        Unfit: it is too long, or not ASCII.
+    """
+    if len(uri) > MAX_URI_CHARS:
+        raise Unfit(f"a URI must have at most {MAX_URI_CHARS} characters", f"it has {len(uri)}")
+    if not uri.isascii():
+        raise Unfit(
+            "the URI has characters outside of ASCII; percent-encode those of the path, and write the host as xn--..."
+        )
+    return uri

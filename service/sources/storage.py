@@ -78,6 +78,18 @@ def _check_no_secrets(scheme: str, rest: str) -> None:
         )
 
 
+def without_secrets(location: str) -> str:
+    """Return a location for messages: without its query, which may hold a signature, and its user and password."""
+    parts = location.partition("?")[0].split("/")
+    for at, part in enumerate(parts):
+        user, sign, host = part.rpartition("@")
+        is_host = at > 1 and not parts[at - 1] and parts[at - 2].lower().removesuffix(":") not in WITH_CONTAINER
+        # Some programs take a backslash for a slash, or need none. A file may be named logo@2x.png.
+        if sign and (is_host or not {":", "\\"}.isdisjoint(user)):
+            parts[at] = host
+    return "/".join(parts)
+
+
 def find(location: str) -> tuple[str, list[Entry]]:
     """Return the folder of a location, and its files in the order of their names.
 
@@ -243,9 +255,9 @@ def _split(location: str) -> tuple[Any, str]:
     scheme, _, rest = location.partition("://")
     scheme, (host, _, path) = scheme.lower(), rest.partition("/")
     if not host:
-        raise InvalidSource(location, "it names no host or bucket", final=True)
+        raise InvalidSource(without_secrets(location), "it names no host or bucket", final=True)
     if "?" in rest:
-        raise InvalidSource(location, "a URL with ? cannot be read; name the file alone", final=True)
+        raise InvalidSource(without_secrets(location), "a URL with ? cannot be read; name the file alone", final=True)
     path = path.lstrip("/")
     return store_of(f"{scheme}://{host}"), unquote(path) if scheme in WEB else path
 

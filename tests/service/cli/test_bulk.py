@@ -1,5 +1,6 @@
 """`vecgate bulk`: what is wrong with a command is told before anything runs, and the result in numbers."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from service.bulk.ledger import Totals
 from service.bulk.reconciling import InCollection, Reconciliation
 from service.cli import app
 from service.cli.bulk import show_result, told_progress
+from service.sources import Mapping
 
 
 def test_a_mapping_of_another_form_is_wrong_use(tmp_path: Path):
@@ -46,6 +48,17 @@ def test_only_output_without_an_output_is_wrong_use(tmp_path: Path):
 
     assert done.exit_code == 2
     assert "--only-output needs --output" in done.stderr
+
+
+def test_the_column_of_keys_also_becomes_what_it_is_mapped_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[Mapping] = []
+    monkeypatch.setattr("service.bulk.job.Job", lambda *options: asked.append(options[3]) or sys.exit(0))
+    (tmp_path / "map.toml").write_text('[columns]\nsku = "title"\n')
+
+    for options in (["--column", "sku=title"], ["--map", str(tmp_path / "map.toml")]):
+        CliRunner().invoke(app, ["bulk", "t.csv", "--collection", "Things", "--key", "sku", *options])
+
+    assert [each.columns for each in asked] == [{"sku": "title,id"}] * 2
 
 
 def test_the_result_tells_where_each_row_went(capsys: pytest.CaptureFixture[str]):

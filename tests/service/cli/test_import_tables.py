@@ -408,9 +408,9 @@ def test_a_dry_run_shows_references_and_lets_the_server_fetch_the_first_of_each_
         "column  type  becomes",
         "photo   text  property photo (by reference)",
         "thumb   text  image thumb (by reference)",
-        "t.csv, line 2: photo=https://a.example.com/0.jpg?signature=s",
-        "t.csv, line 3: photo=https://a.example.com/0.jpg?signature=s",
-        "t.csv, line 5: photo=https://a.example.com/1.jpg?signature=s",
+        "t.csv, line 2: photo=https://a.example.com/0.jpg",
+        "t.csv, line 3: photo=https://a.example.com/0.jpg",
+        "t.csv, line 5: photo=https://a.example.com/1.jpg",
         "4 rows tried without a fault, 2 would be refused; nothing is stored",
         "photo: IMAGE_URI_NOT_ALLOWED: it is not listed (1)",
         "  t.csv, line 4",
@@ -420,5 +420,67 @@ def test_a_dry_run_shows_references_and_lets_the_server_fetch_the_first_of_each_
     assert [(each.embedder, each.inputs[0].image.uri) for each in fake.requests["EmbedInputs"]] == [
         ("fake", "https://a.example.com/0.jpg?signature=s"),
         ("fake", "https://b.example.com/1.jpg"),
+        ("fake", "https://b.example.com/2.jpg?signature=s"),
     ]
     assert fake.requests["ImportObjects"] == []
+
+
+def test_a_dry_run_names_each_reference_that_the_server_may_not_fetch(
+    import_: Import, fake: FakeVecgate, tmp_path: Path
+) -> None:
+    fake.add_collection("Things", image=BLOB)
+    fake.unfetched = {f"https://h.example.com/{n}.jpg" for n in range(50)}
+    lines = [*sorted(fake.unfetched), "https://h.example.com/ours/a.jpg", "https://h.example.com/ours/b.jpg"]
+    (tmp_path / "t.csv").write_text("\n".join(["photo", *lines]) + "\n")
+
+    result = import_(tmp_path / "t.csv", "--column", "photo=image", "--dry-run")
+
+    assert result.exit_code == 1
+    assert "2 rows tried without a fault, 50 would be refused; nothing is stored" in result.stdout
+    assert "image: IMAGE_URI_NOT_ALLOWED: it is not listed (50)" in result.stdout
+    assert len(fake.requests["EmbedInputs"]) == 51
+
+
+def test_a_dry_run_says_once_that_the_server_tries_no_pictures_and_refuses_no_row_for_it(
+    import_: Import, fake: FakeVecgate, tmp_path: Path
+) -> None:
+    fake.add_collection("Things", image=BLOB)
+    fake.failing["EmbedInputs"] = [failure(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "may not embed")]
+    (tmp_path / "t.csv").write_text("photo\nhttps://a.example.com/1.jpg\nhttps://b.example.com/1.jpg\n")
+
+    result = import_(tmp_path / "t.csv", "--column", "photo=image", "--dry-run")
+
+    assert result.exit_code == 0
+    assert "2 rows tried without a fault, 0 would be refused; nothing is stored" in result.stdout
+    assert result.stderr.splitlines() == ["no more pictures on the web are tried: PERMISSION_DENIED: may not embed"]
+    assert len(fake.requests["EmbedInputs"]) == 1
+
+
+def test_a_uri_that_no_request_can_hold_costs_its_own_row_alone(
+    import_: Import, fake: FakeVecgate, tmp_path: Path
+) -> None:
+    fake.add_collection("Things", image=BLOB)
+    uris = ["https://h/\ud800", "https://h/".ljust(20_000, "a"), "https://h/a.png"]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"photo": each}) + "\n" for each in uris))
+    options = (tmp_path / "t.jsonl", "--column", "photo=image")
+
+    tried, result = import_(*options, "--dry-run"), import_(*options)
+
+    assert "1 rows tried without a fault, 2 would be refused; nothing is stored" in tried.stdout
+    assert result.stdout.startswith("Things: 1 stored, 2 failed\n")
+    assert "photo: a URI must have at most 4096 characters (1)\n  t.jsonl, line 2: it has 20000" in result.stdout
+
+
+def test_a_dry_run_shows_no_signature_of_a_reference_that_is_stored_beside_its_picture(
+    import_: Import, fake: FakeVecgate, tmp_path: Path
+) -> None:
+    fake.add_collection("Things", image=BLOB, link=TEXT, name=TEXT)
+    (tmp_path / "t.csv").write_text("photo,name\nhttps://h/a.jpg?X-Amz-Signature=SECRET,why?\n")
+
+    result = import_(tmp_path / "t.csv", "--column", "photo=image,link", "--dry-run")
+
+    assert result.exit_code == 0
+    assert "link=https://h/a.jpg, " in result.stdout
+    assert "name=why?" in result.stdout
+    assert "image: https://h/a.jpg\n" in result.stdout
+    assert "SECRET" not in result.output

@@ -1,6 +1,7 @@
 """Columns that refer to pictures: what is read, what is left to be fetched, and what is refused."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.domain.collections import Collection, DataType, NamedVector, Property, WeightedField
+from service.fetching.uris import MAX_URI_BYTES
 from service.sources import Fragment, InvalidMapping, Mapping, fragments, schema
+from service.sources.mapping import MAX_URI_CHARS
+from service.sources.storage import without_secrets
 from tests.service.sources.making import SPACE, collection, objects_of
 
 URI = "https://cdn.example.com/p/a.jpg?w=200&signature=s"
@@ -144,6 +148,114 @@ def test_a_reference_with_a_password_is_refused_and_not_repeated(reference: str,
     assert content is None
     assert "a URL with a user or password is not read" in reason
     assert "hunter2" not in reason
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        " https://h/x?sig=SECRET",
+        "\thttps://u:SECRET@h/x",
+        "https://h/x\n",
+        "a.png ",
+    ],
+)
+def test_a_reference_with_white_space_at_an_end_is_refused_and_not_repeated(reference: str, tmp_path: Path) -> None:
+    reason = "t.parquet, row 1: photo: the reference begins or ends with white space; remove it"
+    assert outcome(tmp_path, reference) == (None, reason)
+
+
+@pytest.mark.parametrize(
+    ("reference", "images"),
+    [
+        ("//u:SECRET@h/x", ""),
+        ("//SECRET@h/x", ""),
+        ("https:\\\\u:SECRET@h\\x", ""),
+        ("https:u:SECRET@h/x", ""),
+        ("\x01https://u:SECRET@h/x?sig=SECRET", ""),
+        ("ftp://h/x?sig=SECRET", ""),
+        ("a.png?sig=SECRET", ""),
+        ("s3://b/x?X-Amz-Signature=SECRET", ""),
+        ("s3://pictures/x?X-Amz-Signature=SECRET", "s3://pictures"),
+    ],
+)
+def test_what_is_told_of_a_reference_has_no_signature_and_no_password(
+    reference: str, images: str, tmp_path: Path
+) -> None:
+    content, reason = outcome(tmp_path, reference, images)
+
+    assert content is None
+    assert reason.startswith("t.parquet, row 1: photo: ")
+    assert "SECRET" not in reason
+
+
+def test_a_location_is_told_with_all_that_is_no_secret() -> None:
+    for each in ("/p/logo@2x.png", "abfss://container@account.dfs.core.windows.net/x", "s3://b/a:b/logo@2x.png"):
+        assert without_secrets(each) == each
+
+
+@pytest.mark.parametrize("write", [csv, jsonl])
+def test_a_uri_that_no_request_can_hold_is_refused(write: Callable[[Path, list[str]], Path], tmp_path: Path) -> None:
+    start = "https://h/"
+    found = found_in(write(tmp_path, [start.ljust(MAX_URI_CHARS, "a"), start.ljust(MAX_URI_CHARS + 1, "a")]))
+    plan = Mapping({"photo": "image"}).bind(schema(found), PICTURES)
+
+    made, refused = objects_of(found, plan)
+
+    assert MAX_URI_CHARS == MAX_URI_BYTES
+    assert [len(str(each.images["image"])) for each in made] == [MAX_URI_CHARS]
+    assert [each.partition("photo: ")[2] for each in refused] == [
+        f"a URI must have at most {MAX_URI_CHARS} characters: it has {MAX_URI_CHARS + 1}"
+    ]
+
+
+def test_a_uri_with_characters_outside_of_ascii_is_refused(tmp_path: Path) -> None:
+    found = found_in(jsonl(tmp_path, ["https://h/\ud800", "https://h/é.png"]))
+    plan = Mapping({"photo": "image"}).bind(schema(found), PICTURES)
+
+    made, refused = objects_of(found, plan)
+
+    assert made == []
+    assert ["the URI has characters outside of ASCII" in each for each in refused] == [True, True]
+
+
+def test_a_path_in_a_folder_on_the_web_is_percent_encoded(tmp_path: Path) -> None:
+    references = ["a b.png", "é#1.png", "a%20b.png", "b (1)/c.png?w=9", "\ud800.png"]
+    found = found_in(jsonl(tmp_path, references))
+    mapping = Mapping({"photo": "image"}, "https://cdn.example.com:8443/p")
+
+    made, refused = objects_of(found, mapping.bind(schema(found), PICTURES))
+
+    assert refused == []
+    assert [str(each.images["image"]).removeprefix("https://cdn.example.com:8443/p/") for each in made] == [
+        "a%20b.png",
+        "%C3%A9%231.png",
+        "a%20b.png",
+        "b%20(1)/c.png?w=9",
+        "%ED%A0%80.png",
+    ]
+
+
+@pytest.mark.parametrize("images", ["/", "//", "s3://", "s3:///", "https://"])
+def test_pictures_are_below_a_folder_that_has_a_name(images: str, tmp_path: Path) -> None:
+    found = found_in(csv(tmp_path, ["a.png"]))
+
+    with pytest.raises(InvalidMapping, match=f"^images: {re.escape(images)} names no folder"):
+        Mapping({"photo": "image"}, images).bind(schema(found), PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "key", "targets"),
+    [
+        ({}, (), "sku", "id"),
+        ({}, ("sku=title",), "sku", "title,id"),
+        ({"sku": "title, id"}, (), "sku", "title,id"),
+        ({"sku": "title"}, ("sku=",), "sku", "id"),
+    ],
+)
+def test_a_key_column_also_becomes_what_it_is_mapped_to(
+    columns: dict[str, str], options: tuple[str, ...], key: str, targets: str
+) -> None:
+    assert Mapping(columns).with_options(options, key=key).columns == {"sku": targets}
 
 
 def test_a_path_in_a_folder_on_the_web_is_a_uri_below_it(tmp_path: Path) -> None:

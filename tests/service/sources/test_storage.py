@@ -127,6 +127,11 @@ def test_what_is_not_on_s3_is_named(bucket: Bucket) -> None:
         assert caught.value.reason == reason
 
 
+def test_a_signed_url_is_refused_without_its_signature() -> None:
+    with pytest.raises(InvalidSource, match=r"^https://h/x: a URL with \? cannot be read"):
+        fragments(["https://h/x?signature=SECRET"])
+
+
 def test_a_file_of_a_web_server_is_read_in_ranges(web: str, tmp_path: Path) -> None:
     parquet(tmp_path / "a b.parquet", n=[1, 2, 3])
 

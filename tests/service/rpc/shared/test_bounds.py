@@ -335,6 +335,9 @@ TESTS = {
         ],
         "test_what_is_told_of_a_value_is_short": ["service.sources.errors.MAX_DETAIL_CHARS"],
     },
+    "service.sources.test_references": {
+        "test_a_uri_that_no_request_can_hold_is_refused": ["service.sources.mapping.MAX_URI_CHARS"],
+    },
     "service.sources.test_storage": {
         "test_a_fragment_of_pictures_has_so_many_and_no_more": ["service.sources.pictures.MAX_FILES"],
     },
