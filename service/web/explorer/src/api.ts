@@ -87,6 +87,21 @@ export async function call<Request, Response>(
   return await withKey(() => send<Response>(`vecgate.v1.${service}/${method}`, body, signal), ask, signal);
 }
 
+/** Call a method for one page of its answer after the other. */
+export async function* pagesOf<Request extends { pageToken?: string }, Response extends { nextPageToken?: string }>(
+  service: string,
+  method: string,
+  request: Request,
+  signal: AbortSignal,
+): AsyncGenerator<Response> {
+  let pageToken = "";
+  do {
+    const { response } = await call<Request, Response>(service, method, { ...request, pageToken }, { signal });
+    yield response;
+    pageToken = response.nextPageToken ?? "";
+  } while (pageToken !== "");
+}
+
 /**
  * Call a method that answers by and by, and return when its answer ends.
  *

@@ -2,9 +2,11 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { call, isCancelled } from "./api";
+import { call, isCancelled, pagesOf } from "./api";
 import type {
   CollectionJson,
+  GetCollectionRequestJson,
+  GetCollectionResponseJson,
   ListCollectionsRequestJson,
   ListCollectionsResponseJson,
   ListEmbeddersRequestJson,
@@ -41,18 +43,15 @@ export function useLoaded<Value>(load: (signal: AbortSignal) => Promise<Value>, 
 /** All collections that the caller may see, by name. */
 export async function listCollections(signal: AbortSignal): Promise<CollectionJson[]> {
   const found: CollectionJson[] = [];
-  let pageToken = "";
-  do {
-    const { response } = await call<ListCollectionsRequestJson, ListCollectionsResponseJson>(
-      "CollectionService",
-      "ListCollections",
-      { pageSize: 1000, pageToken },
-      { signal },
-    );
-    found.push(...(response.collections ?? []));
-    pageToken = response.nextPageToken ?? "";
-  } while (pageToken !== "");
+  const pages = pagesOf<ListCollectionsRequestJson, ListCollectionsResponseJson>("CollectionService", "ListCollections", { pageSize: 1000 }, signal);
+  for await (const { collections = [] } of pages) found.push(...collections);
   return found;
+}
+
+/** A collection with the number of its objects, or of one tenant's objects. */
+export async function getCollection(name: string, tenant: string, signal: AbortSignal): Promise<CollectionJson> {
+  const request: GetCollectionRequestJson = { name, ...(tenant === "" ? {} : { scope: { tenant } }) };
+  return (await call<GetCollectionRequestJson, GetCollectionResponseJson>("CollectionService", "GetCollection", request, { signal })).response.collection ?? {};
 }
 
 /** The first tenants of a collection; a list is for choosing, and more are typed. */

@@ -1,4 +1,4 @@
-/** Why one item of a call failed, when the call as a whole did not. */
+/** Why something failed: a call, or one item of it when the call as a whole did not. */
 
 /** Why a call or an item failed. */
 export interface Failure {
@@ -8,6 +8,11 @@ export interface Failure {
   readonly message: string;
   /** When to send it again, if the server says that this may help. */
   readonly retryDelayMs: number | undefined;
+}
+
+/** What an error says. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 const PASSING = new Set(["unavailable", "deadline_exceeded"]);

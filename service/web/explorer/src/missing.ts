@@ -2,7 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { call, isCancelled } from "./api";
+import { isCancelled, pagesOf } from "./api";
 import { whole } from "./measures";
 import type { CountMissingVectorsRequestJson, CountMissingVectorsResponseJson } from "./types";
 
@@ -39,13 +39,10 @@ export function useMissing(collection: string, tenant: string): { counted: Missi
 async function countAll(collection: string, tenant: string, signal: AbortSignal, onPart: (seen: number, missing: Record<string, number>) => void): Promise<void> {
   let seen = 0;
   const missing: Record<string, number> = {};
-  let pageToken = "";
-  do {
-    const request: CountMissingVectorsRequestJson = { collection, pageToken, ...(tenant === "" ? {} : { scope: { tenant } }) };
-    const { response } = await call<CountMissingVectorsRequestJson, CountMissingVectorsResponseJson>("ObjectService", "CountMissingVectors", request, { signal });
-    seen += whole(response.seen);
-    for (const [name, more] of Object.entries(response.missing ?? {})) missing[name] = (missing[name] ?? 0) + whole(more);
+  const request: CountMissingVectorsRequestJson = { collection, ...(tenant === "" ? {} : { scope: { tenant } }) };
+  for await (const part of pagesOf<CountMissingVectorsRequestJson, CountMissingVectorsResponseJson>("ObjectService", "CountMissingVectors", request, signal)) {
+    seen += whole(part.seen);
+    for (const [name, more] of Object.entries(part.missing ?? {})) missing[name] = (missing[name] ?? 0) + whole(more);
     onPart(seen, { ...missing });
-    pageToken = response.nextPageToken ?? "";
-  } while (pageToken !== "");
+  }
 }

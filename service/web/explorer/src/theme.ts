@@ -29,7 +29,13 @@ export function keepTheme(theme: Theme): void {
   }
 }
 
-/** A colour of the style sheet by its name, such as "accent", for a canvas. It changes on "themechange" and with the system. */
+/** Call a listener whenever colours change, by a choice on this page or with the system, until the signal ends that. */
+export function onThemeChange(listener: () => void, signal: AbortSignal): void {
+  window.addEventListener("themechange", listener, { signal });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", listener, { signal });
+}
+
+/** A colour of the style sheet by its name, such as "accent", for a canvas. */
 export function themeColour(name: string): string {
   const probe = document.createElement("span");
   probe.style.color = `var(--${name})`;

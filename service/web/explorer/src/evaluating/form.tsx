@@ -1,9 +1,11 @@
 import { useId, useRef, useState } from "preact/hooks";
 
-import { type Found, messageOf, suffixOf } from "../importing/folder";
+import { type Found, suffixOf } from "../importing/folder";
+import { messageOf } from "../item-failure";
+import { Choice } from "../parts/choice";
 import { collectionOf, CollectionPicker, isWhole } from "../parts/collection-picker";
 import { FilesZone } from "../parts/files-zone";
-import { count, short, Text } from "../parts/text";
+import { count, Text } from "../parts/text";
 import type { CollectionJson, ListEmbeddersResponseJson } from "../types";
 import { readEarlier } from "./drift";
 import { type QueryFiles, readQueryFiles } from "./query-files";
@@ -99,10 +101,10 @@ function Queries({ wishes, collection, server, given, onGiven, set }: QueriesPro
         ))}
       </div>
       <div class="fields">
-        {wishes.by === "captions" && <PropertyPicker label="Property with the captions" none="choose one" names={propertiesOf(collection, "DATA_TYPE_TEXT")} value={wishes.property} onChange={(property) => set({ property })} />}
+        {wishes.by === "captions" && <Choice label="Property with the captions" none="choose one" names={propertiesOf(collection, "DATA_TYPE_TEXT")} value={wishes.property} onChange={(property) => set({ property })} />}
         {wishes.by !== "queries" && <NumberField label="Objects, chosen from all over the collection" value={wishes.sample} min={1} max={MAX_SAMPLE} onChange={(sample) => set({ sample })} />}
         {wishes.by === "queries" && files?.answered && (
-          <PropertyPicker
+          <Choice
             label="Answers are"
             none="ids of objects"
             names={propertiesOf(collection, "DATA_TYPE_TEXT", "DATA_TYPE_INT", "DATA_TYPE_UUID")}
@@ -184,11 +186,11 @@ function WayFields({ way, wishes, collection, server, onChange }: { way: Way; wi
   const rerankers = (server.rerankers ?? []).map((each) => each.name ?? "");
   return (
     <>
-      <PropertyPicker label="Named vector" none="default" names={(collection.vectors ?? []).map((each) => each.name ?? "")} value={way.vector} onChange={(vector) => set({ vector })} />
+      <Choice label="Named vector" none="default" names={(collection.vectors ?? []).map((each) => each.name ?? "")} value={way.vector} onChange={(vector) => set({ vector })} />
       {worded && <Optional label="Alpha, for words and vector" none="vector alone" value={way.alpha} min={0} max={1} step="any" onChange={(alpha) => set({ alpha })} />}
       {wishes.changeEf && wishes.indexRecall && <Optional label="ef of the index" none="as it is" value={way.ef} min={1} max={4096} step={1} onChange={(ef) => set({ ef })} />}
-      {worded && rerankers.length > 0 && <PropertyPicker label="Reranker" none="none" names={rerankers} value={way.reranker} onChange={(reranker) => set({ reranker })} />}
-      {worded && way.reranker !== "" && <PropertyPicker label="The reranker reads" none="choose a property" names={propertiesOf(collection, "DATA_TYPE_TEXT", "DATA_TYPE_BLOB")} value={way.reads} onChange={(reads) => set({ reads })} />}
+      {worded && rerankers.length > 0 && <Choice label="Reranker" none="none" names={rerankers} value={way.reranker} onChange={(reranker) => set({ reranker })} />}
+      {worded && way.reranker !== "" && <Choice label="The reranker reads" none="choose a property" names={propertiesOf(collection, "DATA_TYPE_TEXT", "DATA_TYPE_BLOB")} value={way.reads} onChange={(reads) => set({ reads })} />}
     </>
   );
 }
@@ -212,19 +214,6 @@ function Measures({ wishes, given, set }: { wishes: Wishes; given: Given; set: S
         {wishes.indexRecall && <NumberField label="Read no larger collection than" value={wishes.maxObjects} min={1} max={10_000_000} onChange={(maxObjects) => set({ maxObjects })} />}
       </div>
     </fieldset>
-  );
-}
-
-function PropertyPicker({ label, none, names, value, onChange }: { label: string; none: string; names: string[]; value: string; onChange: (name: string) => void }) {
-  return (
-    <label>
-      {label}
-      <select value={value} onChange={(event) => onChange(event.currentTarget.value)}>
-        <option value="">{none}</option>
-        {!names.includes(value) && value !== "" && <option value={value}>{short(value, 60)} (unknown)</option>}
-        {names.map((each) => <option value={each}>{short(each, 60)}</option>)}
-      </select>
-    </label>
   );
 }
 

@@ -1,8 +1,8 @@
 import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 
+import { Choice } from "../parts/choice";
 import { CollectionPicker, collectionOf, isWhole, type Place } from "../parts/collection-picker";
 import { ErrorNote } from "../parts/error-note";
-import { short } from "../parts/text";
 import type { CollectionJson, EmbedderInfoJson } from "../types";
 import { COLLECTION_NAME, create, type Destination, fillableProperties, guess, textProperties } from "./destination";
 
@@ -58,18 +58,6 @@ export function DestinationForm({ collections, embedders, place: given, onChange
         </>
       )}
     </fieldset>
-  );
-}
-
-function Choice({ label, names, value, onChange, none }: { label: string; names: string[]; value: string; onChange: (name: string) => void; none?: string }) {
-  return (
-    <label>
-      {label}
-      <select value={value} onChange={(event) => onChange(event.currentTarget.value)}>
-        {none !== undefined && <option value="">{none}</option>}
-        {names.map((each) => <option value={each}>{short(each, 60)}</option>)}
-      </select>
-    </label>
   );
 }
 

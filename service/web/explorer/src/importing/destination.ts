@@ -1,6 +1,6 @@
 /** Where an import goes: a collection with its properties for the picture, the name and the path, and the calls to it. */
 
-import { ApiError, call } from "../api";
+import { ApiError, call, pagesOf } from "../api";
 import { toBase64 } from "../base64";
 import { type Failure, readFailure } from "../item-failure";
 import type {
@@ -112,11 +112,9 @@ export function targetOf(destination: Destination): Target<File> {
       };
       const found = new Set<string>();
       try {
-        do {
-          const { response } = await call<ListObjectsRequestJson, ListObjectsResponseJson>("ObjectService", "ListObjects", request, { signal });
-          for (const { id = "" } of response.objects ?? []) found.add(id);
-          request.pageToken = response.nextPageToken ?? "";
-        } while (request.pageToken !== "");
+        for await (const { objects = [] } of pagesOf<ListObjectsRequestJson, ListObjectsResponseJson>("ObjectService", "ListObjects", request, signal)) {
+          for (const { id = "" } of objects) found.add(id);
+        }
       } catch (error) {
         // Who may only import sends everything, which changes nothing; an import may make the tenant.
         if (!(error instanceof ApiError) || !["permission_denied", "TENANT_NOT_FOUND"].some((each) => each === error.code || each === error.reason)) throw error;

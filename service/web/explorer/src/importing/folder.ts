@@ -1,5 +1,6 @@
 // Which files of a folder are pictures, and their paths and ids: the same as those of `vecgate import`.
 
+import { messageOf } from "../item-failure";
 import { uuid5 } from "./uuid5";
 
 /** The endings of pictures' names. A file with another one is not sent. */
@@ -143,8 +144,4 @@ async function entriesOf(folder: FileSystemDirectoryEntry): Promise<FileSystemEn
 
 function fileOf(entry: FileSystemFileEntry): Promise<File> {
   return new Promise((done, failed) => entry.file(done, failed));
-}
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error || error instanceof DOMException ? error.message : String(error);
 }

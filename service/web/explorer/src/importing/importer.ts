@@ -1,7 +1,6 @@
 // An import: pictures go out in calls of bounded size, a few in flight. What fails for a passing reason is sent again.
 
-import { type Failure, passes } from "../item-failure";
-import { messageOf } from "./folder";
+import { type Failure, messageOf, passes } from "../item-failure";
 import { Pace } from "./pace";
 
 /** One picture to import. Its file is read when its turn comes, and not kept. */

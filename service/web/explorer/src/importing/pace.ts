@@ -1,4 +1,4 @@
-// How fast an import goes, and how long the rest takes.
+// How fast an import goes.
 
 const WINDOW_MS = 30_000;
 const STEP_MS = 250;
@@ -26,12 +26,4 @@ export class Pace {
     if (first === undefined || last === undefined || last.at <= first.at) return 0;
     return ((last.count - first.count) * 1000) / (last.at - first.at);
   }
-}
-
-/** Returns a time for people: "40 s", "3 min 20 s", "2 h 5 min". */
-export function duration(seconds: number): string {
-  const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }

@@ -1,6 +1,6 @@
 /** The map on a canvas: drawing, and moving by mouse, touch and keyboard. A frame is drawn only when something has changed. */
 
-import { themeColour } from "../theme";
+import { onThemeChange, themeColour } from "../theme";
 import { NONE, type Colouring } from "./colours";
 import { nameOf, type MapData, type Placed } from "./load";
 import { Places, type Box } from "./places";
@@ -383,12 +383,10 @@ export class MapCanvas {
     );
     canvas.addEventListener("dblclick", (event) => this.zoom(2, place(event)), { signal });
     canvas.addEventListener("keydown", (event) => this.#pressKey(event), { signal });
-    const recolour = () => {
+    onThemeChange(() => {
       this.#inks = readInks();
       this.#draw();
-    };
-    window.addEventListener("themechange", recolour, { signal });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour, { signal });
+    }, signal);
   }
 
   #press(event: PointerEvent, at: { x: number; y: number }): void {

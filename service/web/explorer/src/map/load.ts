@@ -1,7 +1,7 @@
 /** The map of a collection, as the server makes it. */
 
 import { call, type Timing } from "../api";
-import { fromBase64 } from "../base64";
+import { toFloats } from "../base64";
 import { titleProperty } from "../collections";
 import type { CollectionJson, EmbedderRefJson, InputJson, JsonValue, ProjectObjectsRequestJson, ProjectObjectsResponseJson } from "../types";
 
@@ -86,10 +86,9 @@ export async function loadMap(wanted: MapRequest, signal: AbortSignal): Promise<
     { signal },
   );
   const ids = response.ids ?? [];
-  const coordinates = toPoints(response.coordinates ?? "");
   return {
     ids,
-    ...coordinates,
+    ...toPoints(response.coordinates ?? ""),
     columns: new Map((response.properties ?? []).map((each) => [each.name ?? "", (each.values ?? []) as JsonValue[]])),
     title: titleProperty(wanted.collection),
     placed: (response.inputs ?? []).map((each, at) => ({
@@ -108,18 +107,10 @@ export async function loadMap(wanted: MapRequest, signal: AbortSignal): Promise<
   };
 }
 
-/** Read the points: little-endian float32, x and y of each. */
+/** Read the points: x and y of each, one after the other. */
 function toPoints(content: string): { xs: Float32Array; ys: Float32Array } {
-  const bytes = fromBase64(content);
-  const view = new DataView(bytes.buffer);
-  const count = Math.floor(bytes.length / 8);
-  const xs = new Float32Array(count);
-  const ys = new Float32Array(count);
-  for (let at = 0; at < count; at++) {
-    xs[at] = view.getFloat32(8 * at, true);
-    ys[at] = view.getFloat32(8 * at + 4, true);
-  }
-  return { xs, ys };
+  const values = toFloats(content);
+  return { xs: values.filter((_, at) => at % 2 === 0), ys: values.filter((_, at) => at % 2 === 1) };
 }
 
 /** What an object is called on the map. */

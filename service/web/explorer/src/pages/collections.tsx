@@ -3,8 +3,9 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { call, isCancelled } from "../api";
-import { listCollections, listTenants, typeName, useLoaded } from "../collections";
+import { isCancelled, pagesOf } from "../api";
+import { getCollection, listCollections, listTenants, typeName, useLoaded } from "../collections";
+import { messageOf } from "../item-failure";
 import { whole } from "../measures";
 import { useMissing, type Missing } from "../missing";
 import { Busy } from "../parts/busy";
@@ -17,8 +18,6 @@ import { href, navigate } from "../router";
 import type {
   AliasJson,
   CollectionJson,
-  GetCollectionRequestJson,
-  GetCollectionResponseJson,
   ListAliasesRequestJson,
   ListAliasesResponseJson,
   PropertyJson,
@@ -39,18 +38,9 @@ export function CollectionsPage({ params }: { params: URLSearchParams }) {
 
 async function listAliases(signal: AbortSignal): Promise<AliasJson[]> {
   const found: AliasJson[] = [];
-  let pageToken = "";
-  do {
-    const { response } = await call<ListAliasesRequestJson, ListAliasesResponseJson>("CollectionService", "ListAliases", { pageSize: 1000, pageToken }, { signal });
-    found.push(...(response.aliases ?? []));
-    pageToken = response.nextPageToken ?? "";
-  } while (pageToken !== "");
+  const pages = pagesOf<ListAliasesRequestJson, ListAliasesResponseJson>("CollectionService", "ListAliases", { pageSize: 1000 }, signal);
+  for await (const { aliases = [] } of pages) found.push(...aliases);
   return found;
-}
-
-async function getCollection(name: string, tenant: string, signal: AbortSignal): Promise<CollectionJson> {
-  const request: GetCollectionRequestJson = { name, ...(tenant === "" ? {} : { scope: { tenant } }) };
-  return (await call<GetCollectionRequestJson, GetCollectionResponseJson>("CollectionService", "GetCollection", request, { signal })).response.collection ?? {};
 }
 
 function List() {
@@ -116,7 +106,7 @@ async function objectsOf(name: string, signal: AbortSignal): Promise<Objects> {
     const found = await getCollection(name, "", signal);
     return found.objectCount === undefined ? { why: "Its tenants hold its objects" } : { number: whole(found.objectCount) };
   } catch (error) {
-    return { why: isCancelled(error) ? "" : error instanceof Error ? error.message : String(error) };
+    return { why: isCancelled(error) ? "" : messageOf(error) };
   }
 }
 

@@ -1,15 +1,16 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { listCollections, listEmbedders, useLoaded } from "../collections";
+import { listEmbedders, useLoaded } from "../collections";
 import { toCsv } from "../csv";
 import type { Destination } from "../importing/destination";
 import { DestinationForm } from "../importing/destination-form";
 import { type Folder, HEIC_SUFFIXES, sortOut } from "../importing/folder";
 import type { Importer, Progress } from "../importing/importer";
-import { duration } from "../importing/pace";
 import { begin, currentSession, forget, run, type Session, useProgress } from "../importing/session";
 import type { Failure } from "../item-failure";
+import { words } from "../measures";
 import { Busy } from "../parts/busy";
+import { useCollections } from "../parts/collection-picker";
 import { CopyButton } from "../parts/copy-button";
 import { ErrorNote } from "../parts/error-note";
 import { FilesZone } from "../parts/files-zone";
@@ -52,7 +53,7 @@ export function ImportPage({ params }: { params: URLSearchParams }) {
 
 function Preparation({ params, onBegun }: { params: URLSearchParams; onBegun: (session: Session) => void }) {
   const server = useLoaded(listEmbedders, []);
-  const collections = useLoaded(listCollections, []);
+  const collections = useCollections();
   const [folder, setFolder] = useState<Folder>();
   const [destination, setDestination] = useState<Destination>();
   const [skipStored, setSkipStored] = useState(true);
@@ -148,7 +149,7 @@ function Running({ session, onForget }: { session: Session; onForget: () => void
         <strong>{count(done)} of {count(total)}</strong>
         <Counts progress={progress} />
         {phase === "running" && progress.perSecond > 0 && <span class="quiet">{progress.perSecond.toFixed(1)} a second</span>}
-        {phase === "running" && progress.leftS !== null && <span class="quiet">{duration(progress.leftS)} left</span>}
+        {phase === "running" && progress.leftS !== null && <span class="quiet">{words.span(progress.leftS)} left</span>}
       </p>
       <State progress={progress} />
       {progress.trouble && !(going && phase === "running") && <Trouble progress={progress} importer={importer} />}

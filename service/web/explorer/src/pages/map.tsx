@@ -14,11 +14,12 @@ import { DropZone } from "../parts/drop-zone";
 import { ErrorNote } from "../parts/error-note";
 import { LocalPicture, Picture } from "../parts/picture";
 import { Line, Text, count, isolated, short } from "../parts/text";
+import { asText } from "../parts/value";
 import { fetchPicture, type PictureKey } from "../pictures";
 import { usePictureReader, type QueryPicture } from "../query-picture";
 import { href, navigate } from "../router";
-import { themeColour } from "../theme";
-import type { CollectionJson, JsonValue } from "../types";
+import { onThemeChange, themeColour } from "../theme";
+import type { CollectionJson } from "../types";
 
 const SIZES = [500, 1000, 2000, 5000];
 const LISTED = 50;
@@ -171,9 +172,7 @@ function useThemeColour(name: string): string {
   const [colour, setColour] = useState(() => themeColour(name));
   useEffect(() => {
     const stop = new AbortController();
-    const again = () => setColour(themeColour(name));
-    window.addEventListener("themechange", again, { signal: stop.signal });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again, { signal: stop.signal });
+    onThemeChange(() => setColour(themeColour(name)), stop.signal);
     return () => stop.abort();
   }, [name]);
   return colour;
@@ -298,7 +297,7 @@ function Chosen({ data, index, collection, tenant, picture }: {
         {values.map(([property, value]) => (
           <>
             <dt><Line>{property}</Line></dt>
-            <dd><Text clamp={200}>{toText(value)}</Text></dd>
+            <dd><Text clamp={200}>{asText(value)}</Text></dd>
           </>
         ))}
       </dl>
@@ -308,10 +307,6 @@ function Chosen({ data, index, collection, tenant, picture }: {
       </p>
     </section>
   );
-}
-
-function toText(value: JsonValue): string {
-  return Array.isArray(value) ? value.map(toText).join(", ") : typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 function Legend({ colouring, property }: { colouring: Colouring; property: string }) {

@@ -1,6 +1,6 @@
 import { call } from "../api";
 import { fromBase64, toFloats } from "../base64";
-import { pictureProperties, titleProperty, typeName, useLoaded } from "../collections";
+import { getCollection, listEmbedders, pictureProperties, titleProperty, typeName, useLoaded } from "../collections";
 import { Busy } from "../parts/busy";
 import { Copyable } from "../parts/copyable";
 import { ErrorNote } from "../parts/error-note";
@@ -14,13 +14,10 @@ import { href } from "../router";
 import type {
   CollectionJson,
   DataObjectJson,
-  GetCollectionRequestJson,
-  GetCollectionResponseJson,
   GetObjectRequestJson,
   GetObjectResponseJson,
   HitJson,
   JsonValue,
-  ListEmbeddersRequestJson,
   ListEmbeddersResponseJson,
   SearchObjectsRequestJson,
   SearchObjectsResponseJson,
@@ -53,11 +50,7 @@ export function ObjectPage({ params }: { params: URLSearchParams }) {
 
 async function load(name: string, tenant: string, id: string, signal: AbortSignal): Promise<Whole> {
   const scope = tenant ? { scope: { tenant } } : {};
-  const [{ response: about }, { response: embedders }] = await Promise.all([
-    call<GetCollectionRequestJson, GetCollectionResponseJson>("CollectionService", "GetCollection", { name, ...scope }, { signal }),
-    call<ListEmbeddersRequestJson, ListEmbeddersResponseJson>("EmbeddingService", "ListEmbedders", {}, { signal }),
-  ]);
-  const collection = about.collection ?? {};
+  const [collection, embedders] = await Promise.all([getCollection(name, tenant, signal), listEmbedders(signal)]);
   const output = {
     properties: storedProperties(collection),
     images: pictureProperties(collection),

@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
+import { messageOf } from "../item-failure";
 import { Dialog } from "./dialog";
 
 /** A picture from this machine's camera. The browser asks for permission, and the camera is off again when this closes. */
@@ -16,7 +17,7 @@ export function Camera({ onClose, onPicture }: { onClose: () => void; onPicture:
         if (closed) end();
         else if (video.current) video.current.srcObject = given;
       },
-      (error: unknown) => setFault(error instanceof Error ? error.message : String(error)),
+      (error: unknown) => setFault(messageOf(error)),
     );
     return () => {
       closed = true;

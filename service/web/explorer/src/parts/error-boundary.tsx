@@ -1,5 +1,6 @@
 import { Component, type ComponentChildren } from "preact";
 
+import { messageOf } from "../item-failure";
 import { Text } from "./text";
 
 /** Keeps a fault in one page from taking the others along. */
@@ -7,7 +8,7 @@ export class ErrorBoundary extends Component<{ children: ComponentChildren }, { 
   override state: { fault: string | undefined } = { fault: undefined };
 
   static override getDerivedStateFromError(error: unknown): { fault: string } {
-    return { fault: error instanceof Error ? error.message : String(error) };
+    return { fault: messageOf(error) };
   }
 
   override componentDidCatch(error: unknown): void {

@@ -1,7 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { ApiError, isCancelled } from "../api";
-import { passes } from "../item-failure";
+import { messageOf, passes } from "../item-failure";
 import { Text } from "./text";
 
 /** What to tell people of an error, by its reason or else its code. */
@@ -48,7 +48,7 @@ export function ErrorNote({ error, onRetry }: { error: unknown; onRetry?: (() =>
   if (!(error instanceof ApiError)) {
     return (
       <div class="note error" role="alert">
-        <p><Text>{error instanceof Error ? error.message : String(error)}</Text></p>
+        <p><Text>{messageOf(error)}</Text></p>
       </div>
     );
   }

@@ -1,6 +1,7 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 
-import { chosenFiles, droppedFiles, type Found, messageOf, type Refused } from "../importing/folder";
+import { chosenFiles, droppedFiles, type Found, type Refused } from "../importing/folder";
+import { messageOf } from "../item-failure";
 import { useWindowDrop } from "./window-drop";
 
 /** Take a folder or files: chosen, or dropped anywhere on the page. */

@@ -1,6 +1,6 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 
-import { themeColour } from "../theme";
+import { onThemeChange, themeColour } from "../theme";
 
 const ROWS = 8;
 const CELL = 6;
@@ -12,20 +12,14 @@ const CELL = 6;
  */
 export function VectorStrip({ values, label }: { values: Float32Array; label: string }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [round, setRound] = useState(0);
   useEffect(() => {
-    const again = () => setRound((before) => before + 1);
-    const system = matchMedia("(prefers-color-scheme: dark)");
-    window.addEventListener("themechange", again);
-    system.addEventListener("change", again);
-    return () => {
-      window.removeEventListener("themechange", again);
-      system.removeEventListener("change", again);
-    };
-  }, []);
-  useEffect(() => {
-    if (canvas.current) draw(canvas.current, values);
-  }, [values, round]);
+    const shown = canvas.current;
+    if (!shown) return undefined;
+    const stop = new AbortController();
+    draw(shown, values);
+    onThemeChange(() => draw(shown, values), stop.signal);
+    return () => stop.abort();
+  }, [values]);
   return <canvas ref={canvas} class="strip" role="img" aria-label={label} />;
 }
 

@@ -5,7 +5,8 @@ import { test } from "node:test";
 import { type Found, nameOf, sortOut, suffixOf } from "../../../../../service/web/explorer/src/importing/folder";
 import { type Bounds, type Clock, IN_FLIGHT, Importer, type Loaded, type Picture, type Target } from "../../../../../service/web/explorer/src/importing/importer";
 import type { Failure } from "../../../../../service/web/explorer/src/item-failure";
-import { duration, Pace } from "../../../../../service/web/explorer/src/importing/pace";
+import { Pace } from "../../../../../service/web/explorer/src/importing/pace";
+import { words } from "../../../../../service/web/explorer/src/measures";
 import { sha1 } from "../../../../../service/web/explorer/src/importing/uuid5";
 
 const BOUNDS: Bounds = { maxObjects: 10, targetBytes: 400, maxBytes: 4000 };
@@ -279,5 +280,5 @@ test("the rate is that of the last half minute", () => {
   for (let second = 1; second <= 100; second++) pace.add(second * 1000, 100 + second * (second <= 60 ? 100 : 5));
 
   assert.ok(Math.abs(pace.perSecond - 5) < 0.5, `${pace.perSecond}`);
-  assert.deepEqual([7.4, 200, 7500].map(duration), ["7 s", "3 min 20 s", "2 h 5 min"]);
+  assert.deepEqual([7.4, 200, 7500, 90_000].map(words.span), ["7 s", "3 min 20 s", "2 h 5 min", "1 d 1 h"]);
 });
