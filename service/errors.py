@@ -334,6 +334,10 @@ class ImageUnreachable(ServiceError):
         self.of_image = of_image
 
 
+ImageFault = ImageUriNotAllowed | ImageNotServed | ImageUnreachable | ImageTooLarge
+"""Why there is no picture behind a URI."""
+
+
 class CredentialsMissing(ServiceError):
     """Nothing says who calls, and this server serves known clients only."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from embedders.errors import ImageTooLarge
 from service.bulk.loop import BackgroundLoop
 from service.bulk.patience import patiently
-from service.errors import ImageNotServed, ImageUnreachable, ImageUriNotAllowed
+from service.errors import ImageFault, ImageNotServed, ImageUnreachable, ImageUriNotAllowed
 from service.sources.errors import InvalidSource
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ origin."""
 AHEAD_BYTES = 32 * 1024 * 1024
 """Bytes of the pictures of these rows at which no more are fetched before the first of them is read."""
 
-Fault = ImageUriNotAllowed | ImageNotServed | ImageTooLarge | ImageUnreachable
-Fetched = Mapping[str, bytes | Fault]
+Fetched = Mapping[str, bytes | ImageFault]
 """Pictures by property, or why there are none."""
 T = TypeVar("T")
 
@@ -121,7 +120,7 @@ class Fetching:
         found = await asyncio.gather(*(self._fetch_one(fetcher, each) for each in uris.values()))
         return dict(zip(uris, found, strict=True))
 
-    async def _fetch_one(self, fetcher: "Fetcher", uri: str) -> bytes | Fault:
+    async def _fetch_one(self, fetcher: "Fetcher", uri: str) -> bytes | ImageFault:
         attempt = partial(fetcher.fetch, uri, max_bytes=self._web.max_image_bytes)
         try:
             return await patiently(attempt, ImageUnreachable, self._web.patience_s)

@@ -34,7 +34,7 @@ from embedders.images.scaling import Scaling
 from service.bulk.patience import BulkStopped
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.stages import Decode, Embed, Target, Write
-from service.domain import Collection
+from service.domain import Collection, NamedVector
 from service.errors import CollectionNotBound, ServiceError, SpaceMismatch
 from service.settings import ClipSettings, Settings
 from service.sources.fragments import Fragment
@@ -237,8 +237,12 @@ class Pipeline:
         sizes = layout.sizes
         items = [{"name": name, "fragment": pickle.dumps(each)} for name, each in fragments.items()]
         read: Any = read_fragment
+        reading = self.reading
+        if model is not None:
+            # A picture of another vector, which nobody makes here, must not cost a row.
+            reading = reading.of_vectors({each.name for each in vectors_of(self.target.collection, model.spec)})
         rows = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
-            read, batch_size=1, batch_format="pyarrow", num_cpus=layout.read_cpus, fn_args=(self.reading,)
+            read, batch_size=1, batch_format="pyarrow", num_cpus=layout.read_cpus, fn_args=(reading,)
         )
         if model is not None:
             rows = rows.map_batches(
@@ -311,8 +315,13 @@ def load_model(config: ClipConfig) -> LocalModel:
 
 def _pictures_for(target: Target, model: LocalModel) -> list[str]:
     """Return the properties whose pictures the model embeds."""
-    vectors = [each for each in target.collection.vectors if each.space and each.space.id == model.spec.space]
+    vectors = vectors_of(target.collection, model.spec)
     return sorted({field.name for vector in vectors for field in vector.image_fields})
+
+
+def vectors_of(collection: Collection, spec: EmbedderSpec) -> list[NamedVector]:
+    """Return the named vectors that a model makes."""
+    return [each for each in collection.vectors if each.space and each.space.id in (spec.space, spec.model)]
 
 
 def check_space(collection: Collection, spec: EmbedderSpec) -> None:
@@ -326,7 +335,7 @@ def check_space(collection: Collection, spec: EmbedderSpec) -> None:
     if not bound:
         raise CollectionNotBound(collection.name, collection.vectors[0].name if collection.vectors else "")
     made = [each for each in bound if each.image_fields or each.text_fields]
-    if made and not any(each.space is not None and each.space.id in (spec.space, spec.model) for each in made):
+    if made and not any(each in made for each in vectors_of(collection, spec)):
         first = made[0]
         assert first.space is not None, "it is bound"
         raise SpaceMismatch(

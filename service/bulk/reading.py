@@ -1,8 +1,8 @@
 """The first stage: rows of a fragment become objects that fit the collection, with ids that stay the same."""
 
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from time import perf_counter
 from typing import Any
@@ -44,6 +44,15 @@ class Reading:
     collection: Collection
     tenant: str
     web: Web
+
+    def of_vectors(self, names: Container[str]) -> "Reading":
+        """Return the same, but of references stored alone fetch only pictures that these named vectors are made of."""
+        needed = {
+            name: made
+            for name, vectors in self.plan.references.items()
+            if (made := [each for each in vectors if each in names])
+        }
+        return replace(self, plan=replace(self.plan, references=needed))
 
     def rows(self, fragment: str, sources: Iterable[SourceRow]) -> Iterator[Row]:
         """Yield rows of a fragment with their objects, or with why they become none.

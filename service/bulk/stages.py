@@ -108,7 +108,9 @@ class Decode:
             try:
                 made[name] = await patiently(partial(self._scaled, content), EmbedderUnavailable, self._patience_s)
             except InputRejected as error:
-                _reject(row, rejection(error, f'images["{name}"].content'))
+                # Of a text, it is the picture behind it.
+                where = f'images["{name}"].content' if name in row.object.images else name
+                _reject(row, rejection(error, where))
                 return
             except EmbedderUnavailable as error:
                 raise BulkStopped(f"pictures cannot be decoded: {error}") from error

@@ -11,6 +11,7 @@ from embedders.contract import InputLimits
 from embedders.errors import ImageTooLarge
 from service.core.objects.checks import DraftObject
 from service.errors import (
+    ImageFault,
     ImageNotServed,
     ImageUnreachable,
     ImageUriNotAllowed,
@@ -31,15 +32,14 @@ PART_BYTES = 64 * 1024 * 1024
 AT_ONCE = 16
 """Pictures of one part that are fetched at the same time; objects, and pictures, that an import fetches ahead."""
 
-Fault = ImageUriNotAllowed | ImageNotServed | ImageUnreachable | ImageTooLarge
-OUTCOMES: dict[type[Fault], str] = {
+OUTCOMES: dict[type[ImageFault], str] = {
     ImageUriNotAllowed: "not_allowed",
     ImageNotServed: "not_served",
     ImageUnreachable: "unreachable",
     ImageTooLarge: "too_large",
 }
 """What the metrics call a fetch that ended so."""
-Fetched = bytes | Fault
+Fetched = bytes | ImageFault
 """A picture, or why there is none."""
 _Ahead = deque[tuple[int, asyncio.Task[DraftObject]]]
 """Objects that are fetched ahead: how many pictures each names, and what fetches them."""
@@ -52,7 +52,7 @@ class Source(Protocol):
         """Return the bytes that a URI leads to.
 
         Raises:
-            Fault: there are none.
+            ImageFault: there are none.
         """
         ...
 
@@ -216,7 +216,7 @@ def _is_enough(ahead: _Ahead) -> bool:
     return len(ahead) >= AT_ONCE or named >= AT_ONCE or unread >= PART_BYTES
 
 
-def fault_at(fault: Fault, field: str) -> ServiceError:
+def fault_at(fault: ImageFault, field: str) -> ServiceError:
     """Return why there is no picture, as the error of the field that names it."""
     match fault:
         case ImageTooLarge():

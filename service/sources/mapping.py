@@ -325,9 +325,10 @@ class _Binding:
         )
 
     def _references(self) -> dict[str, list[str]]:
-        """Return the text properties that a column becomes and that named vectors take for URIs of pictures."""
+        """Return the text properties that a column becomes and that bound named vectors take for URIs of pictures."""
         texts = (each.name for each in self.properties.values() if each.data_type is DataType.TEXT)
-        vectors = [(vector.name, {each.name for each in vector.image_fields}) for vector in self.collection.vectors]
+        bound = self.collection.bound_part.vectors
+        vectors = [(vector.name, {each.name for each in vector.image_fields}) for vector in bound]
         found = {name: [vector for vector, fields in vectors if name in fields] for name in texts}
         return {name: made for name, made in found.items() if made}
 

@@ -30,10 +30,11 @@ from embedders.contract import (
 from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.texts import is_blank
 from service.core.embedder_pool import EmbedderPool
-from service.core.pictures import NO_PICTURES, Fault, Pictures, fault_at
+from service.core.pictures import NO_PICTURES, Pictures, fault_at
 from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField, some_of
 from service.errors import (
     CollectionNotBound,
+    ImageFault,
     ImageNotStored,
     InvalidRequest,
     ServiceError,
@@ -136,7 +137,7 @@ class _Plan:
     embedders: Sequence[WatchedEmbedder] = ()
     inputs: dict[str, Input] = field(default_factory=dict)
     uris: dict[str, str] = field(default_factory=dict)
-    outcomes: dict[str, Outcome | Fault] = field(default_factory=dict)
+    outcomes: dict[str, Outcome | ImageFault] = field(default_factory=dict)
     error: EmbedderError | SpaceMismatch | None = None
     embedded: bool = False
 
@@ -461,7 +462,7 @@ def _attach(
     candidate: Candidate,
     vector: NamedVector,
     fields: Sequence[_Field],
-    outcomes: Mapping[str, Outcome | Fault],
+    outcomes: Mapping[str, Outcome | ImageFault],
     embedder: str,
 ) -> None:
     """Give an object a named vector made from its fields, or note the errors of its fields."""
@@ -478,7 +479,7 @@ def _attach(
 
 
 def _embedded(
-    candidate: Candidate, fields: Sequence[_Field], outcomes: Mapping[str, Outcome | Fault]
+    candidate: Candidate, fields: Sequence[_Field], outcomes: Mapping[str, Outcome | ImageFault]
 ) -> list[tuple[_Field, Embedding]]:
     """Return the fields of an object with what they were embedded to; none if one failed, which is noted."""
     parts = [(each, outcomes[each.path]) for each in fields]

@@ -106,6 +106,25 @@ def test_of_a_picture_only_the_reference_may_be_stored(site: Listener, tmp_path:
     assert row.pictures == {"photo": PICTURES[0]}
 
 
+@pytest.mark.parametrize(("space", "made"), [(None, ["main", "other"]), (Space("other", 3, "other/model"), ["main"])])
+def test_a_picture_of_a_vector_that_nobody_makes_is_not_fetched(
+    space: Space | None, made: list[str], site: Listener, tmp_path: Path
+) -> None:
+    """It is of an unbound vector, or of one that another model makes."""
+    (tmp_path / "t.csv").write_text(f"photo,link\n{site.base}/p/0.png,{site.base}/p/gone.png\n")
+    texts = Property("photo", DataType.TEXT), Property("link", DataType.TEXT)
+    here = Collection("Photos", texts, (VECTOR, NamedVector("other", space, (WeightedField("link"),))))
+    (found,) = fragments([str(tmp_path / "t.csv")])
+    plan = Mapping().bind(schema([found]), here)
+    items = pa.table({"name": ["f"], "fragment": [pickle.dumps(found)]})
+
+    reading = Reading(plan, here, "", web_of(site)).of_vectors(made)
+    row, _ = [each for table in read_fragment(items, reading) for each in from_table(table)]
+
+    assert (row.reason, row.pictures) == ("", {"photo": PICTURES[0]})
+    assert len(site.requests) == 1
+
+
 def test_what_is_no_picture_is_a_rejected_row_with_its_reason_and_the_others_go_on(
     site: Listener, tmp_path: Path
 ) -> None:

@@ -159,6 +159,18 @@ def test_a_picture_that_fails_in_its_process_again_and_again_is_rejected(monkeyp
     assert (good.reason, good.pictures) == ("", {"image": b"good"})
 
 
+def test_a_picture_behind_a_text_is_named_by_the_property_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stages, "Decoders", lambda _: BrokenDecoders(None))
+    linked = row(0)
+    linked.object = StoredObject(UUID(int=1), {"link": "https://h/a"})
+    linked.pictures = {"link": b"bad"}
+
+    (done,) = from_table(Decode(InputLimits(), Scaling((8, 8)), ["link"], 0.0)(to_table([linked])))
+
+    assert done.reason == "IMAGE_UNDECODABLE"
+    assert done.message.startswith("link: ")
+
+
 def test_the_job_stops_where_no_process_for_pictures_starts(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(BulkStopped, match="pictures cannot be decoded"):
         decode(monkeypatch, OSError("no file descriptors"))
