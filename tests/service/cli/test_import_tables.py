@@ -391,7 +391,7 @@ def test_a_new_collection_has_the_picture_and_the_reference(import_: Import, fak
 def test_a_dry_run_shows_references_and_lets_the_server_fetch_the_first_of_each_place(
     import_: Import, fake: FakeVecgate, tmp_path: Path
 ) -> None:
-    vector = {"name": "default", "image_fields": [{"name": "photo"}], "embedder": "fake"}
+    vector = {"name": "default", "image_fields": [{"name": "photo"}], "embedder": "fake", "space": "fake"}
     fake.add_collection("Things", photo=TEXT, thumb=BLOB)
     fake.collections["Things"].vectors.add(**vector)
     fake.unfetched = {"https://b.example.com/1.jpg"}
