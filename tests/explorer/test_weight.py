@@ -10,6 +10,8 @@ from tests.explorer.scenes import SEARCH, all_pictures_shown
 MOST_BYTES = 300_000
 MOST_ROUND_TRIPS = 6
 """Page, script, collections, search, picture; and one to spare."""
+LATENCY_MS = 500
+"""Of each answer, so that calls which do not wait for each other overlap, however slow the machine is."""
 
 
 def test_the_files_of_the_page_are_small() -> None:
@@ -20,6 +22,9 @@ def test_the_files_of_the_page_are_small() -> None:
 
 
 async def test_the_first_picture_is_there_after_few_bytes_and_round_trips(page: Page) -> None:
+    session = await page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": LATENCY_MS, "downloadThroughput": -1, "uploadThroughput": -1}
+    await session.send("Network.emulateNetworkConditions", slow)
     answers: list[Response] = []
     page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 -- it takes no built-in
 
