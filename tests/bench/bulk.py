@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -28,13 +29,14 @@ from service.bulk.job import Job, run
 from service.bulk.loop import BackgroundLoop
 from service.bulk.pipeline import LocalModel, Sizes, load_model, start_ray
 from service.bulk.reading import Reading, read_fragment
-from service.bulk.rows import Row, from_table, to_table
+from service.bulk.rows import Row, from_table
 from service.bulk.stages import Decode, Embed, Target
 from service.domain import Collection, DataType, NamedVector, Property, Scope, Space, WeightedField
-from service.settings import WeaviateSettings, load_settings
+from service.settings import Settings, WeaviateSettings, load_settings
 from service.sources.fragments import fragments, schema
 from service.sources.mapping import Mapping as ColumnMapping
 from service.store.weaviate import WeaviateStore
+from tests.bench.simulated import GPU_ROWS_S, SleepingEmbed, read_when_started, tell_started, worked_s
 from tests.bench.tables import as_parquet, varied_picture
 from tests.e2e.serving import ROOT, running_weaviate, serving, tiny_model
 from tests.fakes.weaviate import variables_of
@@ -47,11 +49,11 @@ WRITE_OBJECTS, WRITES = 100, 4
 TINY_ROWS, TINY_FILE_ROWS = 200_000, 10_000
 FIRST_ROWS = 20_000
 WORKERS = (1, 2, 4, 8, 16)
-WORKER_ROWS_S = 100.0
-"""Rows a second of a simulated GPU."""
 WORKER_BATCH = 50
-WORKED_S = 10
+WORKED_S = 15
 """Seconds of work for each simulated GPU."""
+BEGIN, END = 0.2, 0.8
+"""The shares of the rows between which a job's pace is measured: pipelines fill before, and empty after."""
 
 
 @dataclass
@@ -59,33 +61,33 @@ class Pace:
     """When rows came out of the last stage.
 
     Attributes:
-        began_s: when the job began, by time.perf_counter; so are the others.
-        first: the first rows and when they came.
-        last: all rows and when the last ones came.
+        began_s: when the job began, by time.perf_counter.
+        came_s: when so many rows had come, by the same clock.
         memory: bytes of this process after some rows.
     """
 
     began_s: float = field(default_factory=time.perf_counter)
-    first: tuple[int, float] = (0, 0.0)
-    last: tuple[int, float] = (0, 0.0)
+    came_s: dict[int, float] = field(default_factory=dict)
     memory: dict[int, int] = field(default_factory=dict)
 
     def advance(self, progress: Progress) -> None:
         """Note how far the job is."""
-        if progress.rows > self.last[0]:
-            self.last = (progress.rows, time.perf_counter())
-            self.first = self.first if self.first[0] else self.last
+        if progress.rows > max(self.came_s, default=0):
+            self.came_s[progress.rows] = time.perf_counter()
             self.memory[progress.rows] = psutil.Process().memory_info().rss
 
     @property
     def start_s(self) -> float:
         """Seconds to the first rows."""
-        return self.first[1] - self.began_s
+        return min(self.came_s.values()) - self.began_s
 
     @property
     def rate(self) -> float:
-        """Rows a second from the first ones to the last."""
-        return (self.last[0] - self.first[0]) / max(1e-9, self.last[1] - self.first[1])
+        """Rows a second in the middle of the job."""
+        rows = max(self.came_s)
+        first = min(each for each in self.came_s if each >= BEGIN * rows)
+        last = min(each for each in self.came_s if each >= END * rows)
+        return (last - first) / (self.came_s[last] - self.came_s[first])
 
     def memory_after(self, rows: int) -> float:
         """Return the MiB of this process when so many rows, or a few more, were done."""
@@ -141,7 +143,8 @@ def bench_bulk() -> None:
                 start_ray()
                 started_s, pace = time.perf_counter() - started_s, Pace()
                 job = Job([str(folder / "in")], "Bulk", str(folder / "ledger"))
-                result = run(job, load_settings(), pace.advance)
+                with _reading_late(ToldEmbed, folder, 1):
+                    result = run(job, load_settings(), pace.advance)
                 pipeline.ray.shutdown()
             assert not result.faults, result.faults
         imported = _import_rate(folder)
@@ -153,6 +156,20 @@ def bench_bulk() -> None:
     print(f"  the parts alone, each with all cores: {alone} objects/s; {pace.rate / min(rates.values()):.2f} of the "
           f"slowest (goal 0.85), {pace.rate / together:.2f} of all one after the other; {pace.rate / imported:.1f} x "
           f"vecgate import ({imported:.0f})")  # fmt: skip
+
+
+class ToldEmbed(Embed):
+    """The stage that embeds, and tells when its model is ready.
+
+    Attributes:
+        folder: of subclasses, where it tells that.
+    """
+
+    folder: ClassVar[Path]
+
+    def __init__(self, settings: Settings, target: Target, *, truncate: bool) -> None:
+        super().__init__(settings, target, truncate=truncate)
+        tell_started(self.folder)
 
 
 def _parts_alone(
@@ -256,21 +273,16 @@ def bench_bulk_memory() -> None:
           f"({late - early:+.0f}; goal: none)")  # fmt: skip
 
 
-class SleepingEmbed:
-    """A GPU, as far as its time goes."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self._vector = np.eye(1, 3, dtype=np.float32)[0]
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Give each object of a batch the same vector."""
-        rows = from_table(table)
-        live = [each for each in rows if each.object is not None]
-        time.sleep(len(live) / WORKER_ROWS_S)
-        for each in live:
-            assert each.object is not None
-            each.object, each.pictures = replace(each.object, vectors={"main": self._vector}), {}
-        return to_table(rows)
+@contextmanager
+def _reading_late(kind: type, folder: Path, embedders: int) -> Iterator[None]:
+    """Let jobs embed with a class that tells when it is ready, and read nothing before all are."""
+    started = folder / "started"
+    started.mkdir(parents=True)
+    read = partial(read_when_started, folder=started, embedders=embedders)
+    # A class of this moment goes to Ray's processes with what it knows.
+    embed = type(kind.__name__, (kind,), {"folder": started})
+    with mock.patch.object(pipeline, "read_fragment", read), mock.patch.object(pipeline, "Embed", embed):
+        yield
 
 
 def bench_bulk_workers() -> None:
@@ -282,38 +294,38 @@ def bench_bulk_workers() -> None:
         own = {"VECGATE_EMBEDDERS__CLIP__KIND": "clip", **variables_of(weaviate)}
         with (
             _environment(own),
-            mock.patch.object(pipeline, "Embed", SleepingEmbed),
             mock.patch.object(pipeline.Pipeline, "_look_at_model", return_value=model),
         ):
             _create(weaviate, _collection("Bulk", model))
             # Processors that sleep cost nothing: Ray may start more than there are.
             pipeline.ray.init(address="local", num_cpus=64, include_dashboard=False, log_to_driver=False)
             for kind, make in (("with pictures", varied_picture), ("without pictures", lambda _: None)):
-                print(f"simulated GPUs of {WORKER_ROWS_S:.0f} rows/s each, {kind}, into Parquet:", flush=True)
+                print(f"simulated GPUs of {GPU_ROWS_S:.0f} rows/s each, {kind}, into Parquet:", flush=True)
                 for workers in WORKERS:
                     _measure_workers(folder / f"{kind}{workers}", workers, make)
             pipeline.ray.shutdown()
 
 
 def _measure_workers(folder: Path, workers: int, make: Callable[[int], bytes | None]) -> None:
-    count = int(workers * WORKER_ROWS_S * WORKED_S)
+    count = int(workers * GPU_ROWS_S * WORKED_S)
     (folder / "in").mkdir(parents=True)
     for start in range(0, count, FILE_ROWS):
         rows = [(each, make(each)) for each in range(start, min(count, start + FILE_ROWS))]
         _write_rows(folder / "in" / f"{start:07}.parquet", rows)
-    pace, cpu_s = Pace(), sum(psutil.Process().cpu_times()[:2])
+    cpu_s = sum(psutil.Process().cpu_times()[:2])
     sizes = Sizes(decoders=2, embedders=workers, writers=2, batch_rows=WORKER_BATCH)
     job = Job(
         [str(folder / "in")], "Bulk", str(folder / "ledger"), sizes=sizes, output=str(folder / "out"), stores=False
     )
-    with mock.patch.object(pipeline, "WRITE_ROWS", WORKER_BATCH):
-        result = run(job, load_settings(), pace.advance)
+    with _reading_late(SleepingEmbed, folder, workers):
+        result = run(job, load_settings(), lambda _: None)
     assert not result.faults, result.faults
+    assert result.progress.stored == count
     cpu_s = sum(psutil.Process().cpu_times()[:2]) - cpu_s
-    seconds = {stage: took / result.progress.rows * 1000 for stage, took in result.progress.seconds.items()}
-    spent = ", ".join(f"{stage} {took:.1f}" for stage, took in seconds.items())
-    print(f"  {workers}: {pace.rate:.0f} rows/s, {pace.rate / workers / WORKER_ROWS_S:.2f} of what they can do; ms a "
-          f"row: {spent}; CPU of the command {cpu_s / result.progress.rows * 1000:.1f}", flush=True)  # fmt: skip
+    rate = count / worked_s(folder / "started")
+    spent = ", ".join(f"{stage} {took / count * 1000:.1f}" for stage, took in result.progress.seconds.items())
+    print(f"  {workers}: {rate:.0f} rows/s, {rate / workers / GPU_ROWS_S:.2f} of what they can do; ms a row: {spent}; "
+          f"CPU of the command {cpu_s / count * 1000:.1f}", flush=True)  # fmt: skip
 
 
 def _write_rows(file: Path, rows: Sequence[tuple[int, bytes | None]]) -> None:
