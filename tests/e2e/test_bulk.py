@@ -43,7 +43,7 @@ from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from service.wiring import build_embedders, local_models
 from tests.conftest import assert_close, running_below
-from tests.e2e.serving import ROOT, tiny_model
+from tests.e2e.serving import ROOT, serving, tiny_model
 from tests.fakes.tiny_clip import DIMENSION
 from tests.fakes.weaviate import at_ports, variables_of
 
@@ -273,3 +273,28 @@ def test_each_row_is_stored_once_or_rejected_though_command_writer_and_weaviate_
         ("0.parquet, row 4", "IMAGE_UNDECODABLE"),
         ("1.parquet, row 38", "IMAGE_UNDECODABLE"),
     }
+
+
+def test_a_running_vecgate_embeds_for_a_job_as_a_nim_whose_model_is_named_by_its_space(
+    tmp_path: Path,
+    settings: Settings,
+    weaviate_of_its_own: EmbeddedWeaviate,
+    runner: asyncio.Runner,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    (tmp_path / "in").mkdir()
+    write_table(tmp_path / "in", 0, list(range(ROWS)))
+    runner.run(create(settings, "BulkServed"))
+    space = load_model(local_models(settings)[0]).spec.space
+    model = {name: value for name, value in os.environ.items() if name.startswith("VECGATE_EMBEDDERS__CLIP__")}
+    with serving(tmp_path / "served", **model, **variables_of(weaviate_of_its_own.client_settings)) as server:
+        for name in model:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("VECGATE_EMBEDDERS__SERVED__KIND", "nim")
+        monkeypatch.setenv("VECGATE_EMBEDDERS__SERVED__BASE_URL", server.url)
+        monkeypatch.setenv("VECGATE_EMBEDDERS__SERVED__MODEL", space)
+        result = bulk(tmp_path, "BulkServed", load_settings())
+
+    assert numbers_of(result) == (ROWS, ROWS - 1, 1, 0, ROWS - 1)
+    vectors = runner.run(stored_vectors(settings, "BulkServed"))
+    assert_close(list(vectors.values()), runner.run(embedded(settings, list(vectors))), tolerance=1e-4)
