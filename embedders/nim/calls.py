@@ -130,6 +130,7 @@ class NimCalls:
         key: str | None = None,
         max_bytes: int,
         checking: bool = False,
+        urgent: bool = True,
     ) -> Answer:
         """Send a request, with retries, and return the answer; checks do not take a slot.
 
@@ -140,6 +141,7 @@ class NimCalls:
             key: the caller's own, instead of the configured one.
             max_bytes: the most bytes of the body of a 200.
             checking: whether it is a check.
+            urgent: whether somebody waits for the answer.
 
         Raises:
             EmbedderUnavailable: the NIM failed temporarily in the last attempt.
@@ -154,7 +156,14 @@ class NimCalls:
             tries += 1
             async with slot:
                 answer = await self._connection.ask(
-                    method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s, tries=tries
+                    method,
+                    path,
+                    content,
+                    api_key=key,
+                    max_bytes=max_bytes,
+                    timeout_s=timeout_s,
+                    tries=tries,
+                    urgent=urgent,
                 )
             if answer.status in PASSING:
                 failure = self._failure(answer, key)

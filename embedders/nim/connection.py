@@ -29,6 +29,9 @@ PIECE_BYTES = 131_072
 
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "vecgate"}
 
+NOT_URGENT = "u=7"
+"""The least urgency of the header Priority (RFC 9218), for background work. A Vecgate reads it, and some proxies."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionConfig:
@@ -111,6 +114,7 @@ class NimConnection:
         max_bytes: int,
         timeout_s: float,
         tries: int = 0,
+        urgent: bool = True,
     ) -> Answer:
         """Send one request, count and trace it, and return its answer, of any status.
 
@@ -122,6 +126,7 @@ class NimConnection:
             max_bytes: the most bytes of the body of a 200.
             timeout_s: seconds from connecting to the answer's last byte.
             tries: earlier requests for the same inputs.
+            urgent: whether somebody waits for the answer; a Vecgate, or a proxy, lets others go first if not.
 
         Raises:
             Transient: no connection, no answer in time, or a broken connection.
@@ -138,6 +143,8 @@ class NimConnection:
                 headers = tracing.outgoing()
                 if (key := self._config.api_key if api_key is None else api_key) is not None:
                     headers["Authorization"] = f"Bearer {key}"
+                if not urgent:
+                    headers["Priority"] = NOT_URGENT
                 answer = await self._exchange(method, path, content, headers, max_bytes=max_bytes, timeout_s=timeout_s)
                 status = f"{answer.status // 100}xx"
                 span.set_attribute("http.response.status_code", answer.status)

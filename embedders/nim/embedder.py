@@ -15,6 +15,7 @@ from embedders.contract import (
     Input,
     Modality,
     Outcome,
+    Priority,
     TextInput,
     Vector,
 )
@@ -159,7 +160,7 @@ class NimEmbedder(NimBackend):
 
     async def _check(self) -> None:
         with self._keys_are_the_callers():
-            answer = await self._send("GET", "/v1/health/ready", None, None, READY_PAGE_BYTES, checking=True)
+            answer = await self._send("GET", "/v1/health/ready", None, QUERY, READY_PAGE_BYTES, checking=True)
             # Some gateways lack this page; then the text alone decides.
             if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                 raise self._failures.of(answer, None)
@@ -171,7 +172,9 @@ class NimEmbedder(NimBackend):
     async def _learn(self, key: str | None, *, checking: bool = False) -> None:
         """Learn the model, or hold the NIM to it: by its list of models if there is a doubt, and by a short text."""
         if self._in_doubt:
-            answer = await self._send("GET", "/v1/models", None, key, MODELS_PAGE_BYTES, checking=checking)
+            answer = await self._send(
+                "GET", "/v1/models", None, EmbedOptions(api_key=key), MODELS_PAGE_BYTES, checking=checking
+            )
             # A gateway may lack this page, or want a key for it alone; a model that is set does not need it.
             if self._config.model is None and answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                 raise self._failures.of(answer, key)
@@ -194,36 +197,36 @@ class NimEmbedder(NimBackend):
 
     async def _ask_canary(self, key: str | None, *, checking: bool) -> Answer:
         plain = canary(Modality.TEXT, request_kind(self._served.profile, TextInput(""), QUERY))
-        return await self._ask([plain], key, checking=checking)
+        return await self._ask([plain], EmbedOptions(api_key=key), checking=checking)
 
     async def _embed_batch(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         rejected: dict[int, InputRejected] = {}
         outcomes: dict[int, Outcome] = {}
         async with contextlib.aclosing(self._reader.requests(inputs, options, rejected)) as requests:
             async for request in requests:
-                rows = await self._vectors(list(request.values()), options.api_key)
+                rows = await self._vectors(list(request.values()), options)
                 for (at, item), row in zip(request.items(), rows, strict=True):
                     outcomes[at] = row if isinstance(row, InputRejected) else Embedding(row, truncated=item.truncated)
         outcomes |= rejected
         return [outcomes[at] for at in range(len(inputs))]
 
-    async def _vectors(self, items: Sequence[Item], key: str | None) -> list[Vector | InputRejected]:
+    async def _vectors(self, items: Sequence[Item], options: EmbedOptions) -> list[Vector | InputRejected]:
         """Embed items of one kind in one request; if the NIM rejects it or fails on it, find the invalid items."""
         culprits: Culprits[Item, Vector] = Culprits(
-            ask=lambda some: self._ask(some, key),
+            ask=lambda some: self._ask(some, options),
             read=self._read,
-            require_sense=lambda: self._require_sense(items, key),
+            require_sense=lambda: self._require_sense(items, options),
             blame=self._failures.of_input,
         )
         return await culprits.rows(items)
 
-    async def _require_sense(self, items: Sequence[Item], key: str | None) -> None:
+    async def _require_sense(self, items: Sequence[Item], options: EmbedOptions) -> None:
         """Send a canary of the items' kind, and raise the NIM's error if it fails."""
         what = {item.modality for item in items}
         plain = canary(what.pop() if len(what) == 1 else Modality.TEXT, items[0].kind)
-        answer = await self._ask([plain], key)
+        answer = await self._ask([plain], options)
         if answer.status != HTTPStatus.OK:
-            raise self._failures.of_canary(answer, plain.modality, key)
+            raise self._failures.of_canary(answer, plain.modality, options.api_key)
 
     async def _read(self, answer: Answer, count: int) -> Sequence[Vector]:
         reading = partial(
@@ -246,16 +249,16 @@ class NimEmbedder(NimBackend):
             )
         return list(rows)
 
-    async def _ask(self, items: Sequence[Item], key: str | None, *, checking: bool = False) -> Answer:
+    async def _ask(self, items: Sequence[Item], options: EmbedOptions, *, checking: bool = False) -> Answer:
         """Send items of one kind; return a 200 or a rejection of the input, and raise all other failures."""
         contents, modalities = [item.content for item in items], [item.modality.value for item in items]
         served = self._served
         fields = request_fields(served.profile, items[0].kind, modalities, served.dimensions)
         content = embeddings_request(served.spec.model, contents, fields)
         max_bytes = max_answer_bytes(len(items), served.spec.dimension if served.learnt else None)
-        answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes, checking=checking)
+        answer = await self._send("POST", "/v1/embeddings", content, options, max_bytes, checking=checking)
         if answer.status != HTTPStatus.OK and answer.status not in INPUT_AT_FAULT:
-            failure = self._failures.of(answer, key)
+            failure = self._failures.of(answer, options.api_key)
             self._in_doubt = self._in_doubt or isinstance(failure, ModelGone)
             raise failure
         return answer
@@ -265,14 +268,22 @@ class NimEmbedder(NimBackend):
         method: str,
         path: str,
         content: Sequence[bytes] | None,
-        key: str | None,
+        options: EmbedOptions,
         max_bytes: int,
         *,
         checking: bool = False,
     ) -> Answer:
         """Send a request, with retries; checks do not take a slot."""
         try:
-            return await self._calls.send(method, path, content, key=key, max_bytes=max_bytes, checking=checking)
+            return await self._calls.send(
+                method,
+                path,
+                content,
+                key=options.api_key,
+                max_bytes=max_bytes,
+                checking=checking,
+                urgent=options.priority is not Priority.BULK,
+            )
         except EmbedderUnavailable as error:
             # It may come back with another model.
             self._in_doubt = self._in_doubt or not isinstance(error, EmbedderRateLimited)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
@@ -45,6 +46,10 @@ READY_AGAIN_S = 5
 
 MANY_INPUTS = 64
 """Requests of more inputs are a bulk load, whose inputs wait behind those of searches. A search has a few."""
+
+URGENCY = re.compile(r"(?:^|,)[ \t]*u=([0-7])[ \t]*(?=[,;]|$)")
+USUAL_URGENCY = 3
+"""Of a request that says nothing. Greater numbers are less urgent."""
 
 Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
@@ -118,17 +123,17 @@ class Endpoint:
     async def create_embeddings(self, exchange: Exchange) -> LongAnswer:
         """Embed the inputs of a request."""
         async with self.bodies.read(exchange) as body:
-            pieces, embedder = await self._embed(body)
+            pieces, embedder = await self._embed(body, urgent=_is_urgent(exchange.headers.get("priority", "")))
         self.bodies.hold(exchange, sum(map(len, pieces)))
         spec = embedder.spec
         headers = {EMBEDDER_HEADER: quote(spec.name, PRINTABLE), SPACE_HEADER: quote(spec.space, PRINTABLE)}
         return LongAnswer(pieces, headers=headers, content_type=JSON)
 
-    async def _embed(self, body: bytes) -> tuple[list[bytes], Embedder]:
+    async def _embed(self, body: bytes, *, urgent: bool) -> tuple[list[bytes], Embedder]:
         """Return the answer to a request and the embedder that made it."""
         wanted, chosen, inputs = await self._read(body)
         embedder, outcomes = await self._embedders.embed_with_first(
-            chosen.embedders, inputs, _options(wanted, chosen, len(inputs))
+            chosen.embedders, inputs, _options(wanted, chosen, len(inputs), urgent=urgent)
         )
         rejected = [
             violation
@@ -302,12 +307,18 @@ async def _add_slash(exchange: Exchange) -> web.Response:
     return web.Response(status=HTTPStatus.PERMANENT_REDIRECT, headers={"location": location})
 
 
-def _options(wanted: EmbeddingsRequest, chosen: Chosen, count: int) -> EmbedOptions:
+def _options(wanted: EmbeddingsRequest, chosen: Chosen, count: int, *, urgent: bool) -> EmbedOptions:
     passage = "passage" in (wanted.input_type, chosen.role)
     return EmbedOptions(
         Purpose.DOCUMENT if passage else Purpose.QUERY,
-        Priority.BULK if passage or count > MANY_INPUTS else Priority.INTERACTIVE,
+        Priority.BULK if passage or count > MANY_INPUTS or not urgent else Priority.INTERACTIVE,
     )
+
+
+def _is_urgent(priority: str) -> bool:
+    """Return whether a request is as urgent as others, by its header Priority (RFC 9218); what is wrong is ignored."""
+    urgencies = URGENCY.findall(priority)
+    return not urgencies or int(urgencies[-1]) <= USUAL_URGENCY
 
 
 def _unknown(error: ModelUnknown, status: HTTPStatus) -> Refused:

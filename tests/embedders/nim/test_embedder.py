@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedders.contract import DOCUMENT, QUERY, Embedding, ImageInput, TextInput
+from embedders.contract import DOCUMENT, QUERY, Embedding, EmbedOptions, ImageInput, Priority, TextInput
 from embedders.errors import (
     AnswerInvalid,
     CredentialRejected,
@@ -62,6 +62,13 @@ async def embed(config: NimConfig, inputs: list[Any]) -> list[Any]:
         return list(await embedder.embed(inputs, QUERY))
     finally:
         await embedder.close()
+
+
+async def test_a_request_says_so_if_nobody_waits_for_its_answer(nim: FakeNim, embedder: NimEmbedder) -> None:
+    for options in (QUERY, DOCUMENT, EmbedOptions(priority=Priority.BULK)):
+        await embedder.embed([CAT], options)
+
+    assert [headers.get("priority") for headers in nim.headers] == [None, None, "u=7"]
 
 
 async def test_a_request_has_the_documented_fields_only_and_mixes_texts_and_images(

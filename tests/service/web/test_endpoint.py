@@ -517,6 +517,35 @@ async def test_the_role_behind_a_model_s_name_and_the_number_of_inputs_say_what_
     assert (options.purpose, options.priority) == (purpose, priority)
 
 
+@pytest.mark.parametrize(
+    ("header", "priority"),
+    [
+        ("u=7", Priority.BULK),
+        ("u=4, i", Priority.BULK),
+        ("i, u=5", Priority.BULK),
+        ("u=1, u=6;some=parameter", Priority.BULK),
+        ("u=3", Priority.INTERACTIVE),
+        ("u=1, i", Priority.INTERACTIVE),
+        ("u=6, u=1", Priority.INTERACTIVE),
+        ("i", Priority.INTERACTIVE),
+        ("u=8", Priority.INTERACTIVE),
+        ("u=70", Priority.INTERACTIVE),
+        ("menu=7", Priority.INTERACTIVE),
+        ("", Priority.INTERACTIVE),
+    ],
+)
+async def test_a_request_that_says_it_is_not_urgent_waits_behind_others(
+    web: Web, http: httpx.AsyncClient, header: str, priority: Priority
+) -> None:
+    web.embedder.calls.clear()
+
+    answer = await http.post("/v1/embeddings", json={"input": "a cat", "model": MODEL}, headers={"priority": header})
+
+    assert answer.status_code == 200
+    ((_, options),) = web.embedder.calls
+    assert options.priority is priority
+
+
 async def test_a_text_with_an_image_is_one_input_where_the_model_reads_both() -> None:
     embedder = FakeEmbedder(modalities=frozenset(Modality))
     async with running_web(embedder) as web, httpx.AsyncClient(base_url=web.url) as http:
