@@ -1,5 +1,7 @@
 """The client against a fake server: requests, responses, chunks, retries, errors."""
 
+import copy
+import pickle
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,6 +131,22 @@ def test_an_error_carries_all_that_the_server_said(client: Client, fake: FakeVec
     )
     assert (error.retry_after_s, error.request_id, error.metadata) == (3.0, "abc", {"bound": "1"})
     assert str(error) == "INVALID_INPUT: two faults"
+
+
+def test_an_error_is_the_same_behind_another_process() -> None:
+    for kind in (VecgateError, Unreachable):
+        error = kind(
+            grpc.StatusCode.UNAVAILABLE,
+            "too many",
+            reason="OVERLOADED",
+            metadata={"bound": "1"},
+            violations=[FieldViolation("inputs[0]", "is blank")],
+            retry_after_s=3,
+            request_id="abc",
+        )
+
+        for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+            assert (type(again), vars(again), str(again)) == (kind, vars(error), "OVERLOADED: too many")
 
 
 def test_no_server_is_unreachable(connect: Connect) -> None:

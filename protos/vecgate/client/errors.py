@@ -53,7 +53,8 @@ class VecgateError(Exception):
         retry_after_s: float | None = None,
         request_id: str = "",
     ) -> None:
-        super().__init__(message)
+        # Both, so that the error can be copied, and pickled where one process hands it to another.
+        super().__init__(code, message)
         self.code = code
         self.reason = reason
         self.message = message
