@@ -25,7 +25,7 @@ class Sort(_message.Message):
     PROPERTY_FIELD_NUMBER: _builtins.int
     DESCENDING_FIELD_NUMBER: _builtins.int
     property: _builtins.str
-    """Required. A property that is not a blob."""
+    """Required. A property that is not a blob, an object or a UUID, which Weaviate does not order (INVALID_PROPERTY)."""
     descending: _builtins.bool
     """Optional. Whether the largest value comes first."""
     def __init__(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from service.core.searching.filter_checks import check_filter
 from service.domain import (
     BLOBS,
+    OBJECTS,
     TEXTS,
     Collection,
     DataType,
@@ -22,7 +23,8 @@ from service.domain import (
 )
 from service.errors import InvalidRequest, Violation, Violations, collecting, noting
 
-WITHOUT_ORDER = BLOBS | frozenset({DataType.UUID, DataType.UUID_ARRAY})
+# Weaviate silently lists by id instead.
+WITHOUT_ORDER = BLOBS | OBJECTS | frozenset({DataType.UUID, DataType.UUID_ARRAY})
 WITHOUT_GROUPS = frozenset({DataType.BLOB, DataType.GEO_COORDINATES, DataType.OBJECT, DataType.OBJECT_ARRAY})
 # Weaviate silently finds no groups of others in searches by words.
 NOT_TEXT = frozenset(DataType) - TEXTS
@@ -172,9 +174,11 @@ def _target_of_own(
     collection: Collection, own: Iterable[str], alone: Mapping[str, NamedVector], default: NamedVector | None
 ) -> NamedVector | None:
     """Return the named vector that the caller's vectors are for, by their spaces; an empty space is not stated."""
+    known = {_space_of(each) for each in collection.vectors} - {"" if default is None else _space_of(default)}
 
     def target(space: str) -> NamedVector | None:
-        if default is not None and (space == _space_of(default) if space else collection.default_vector):
+        # One of a space that no named vector has is for the default one, which refuses it.
+        if default is not None and (space not in known if space else collection.default_vector):
             return default
         return alone.get(space)
 

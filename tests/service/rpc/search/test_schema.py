@@ -73,6 +73,7 @@ async def library(wire: Wire) -> Wire:
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("Book", {"sort": [{"property": "isbn"}]}, "sort[0].property"),
+    ("Book", {"sort": [{"property": "maker"}]}, "sort[0].property"),
     ("Book", {"group_by": {"property": "maker", **GROUPS}, **NEAR}, "group_by.property"),
     *(
         ("Book", where(length_of(name), "EQUAL", INT), "filters.condition.property_length")
@@ -118,7 +119,7 @@ async def test_what_the_schema_does_not_allow_is_refused_with_its_path(
         where(value_of("worded"), "LIKE", TEXT),
         where(length_of("tags"), "GREATER", INT),
         where(length_of("sizes"), "EQUAL", {"integer": 0}),
-        {"sort": [{"property": "maker"}]},
+        {"sort": [{"property": "place"}]},
         {"bm25": {"query": "x", "properties": [{"name": "worded"}, {"name": "title", "weight": 2}]}},
         {"hybrid": {"bm25": {"query": "x"}, "alpha": 1}},
     ],

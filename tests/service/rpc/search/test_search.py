@@ -9,7 +9,7 @@ from grpc import StatusCode
 
 from embedders.contract import QUERY, TextInput
 from embedders.errors import EmbedderUnavailable
-from service.domain import Collection, NamedVector, StoredObject
+from service.domain import Collection, NamedVector, Space, StoredObject
 from tests.conftest import assert_close
 from tests.fakes.embedder import picture
 from tests.fakes.shaping import SOME_TIME
@@ -245,6 +245,25 @@ async def test_a_vector_that_says_it_is_of_another_space_is_refused(wire: Wire) 
 
     assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH")
     assert (failure.metadata["bound_space"], failure.metadata["given_space"]) == ("fake", "other")
+
+
+@pytest.mark.parametrize(
+    ("spaces", "reason"),
+    [(("fake", "fake"), "EMBEDDING_SPACE_MISMATCH"), (("fake", "third"), "EMBEDDING_SPACE_MISMATCH"),
+     (("fake", "other"), ""), (("other", "other"), "UNKNOWN_VECTOR")],
+)  # fmt: skip
+async def test_a_vector_of_a_space_that_no_named_vector_has_is_refused_by_the_default_one(
+    wire: Wire, spaces: tuple[str, str], reason: str
+) -> None:
+    vectors = [NamedVector(f"of{at}", Space(space, 8, "fake/model")) for at, space in enumerate(("fake", *spaces))]
+    await wire.store.create_collection(Collection("Several", (), tuple(vectors), default_vector="of0"))
+    vector = {"vector": {"data": wire.embedder.vector("a cat").tobytes()}, "space": "other"}
+    request = pb.SearchObjectsRequest(collection="Several", near_vector=vector)
+
+    if reason:
+        assert (await failure_of(wire.search.SearchObjects(request))).reason == reason
+    else:
+        assert not (await wire.search.SearchObjects(request)).hits
 
 
 async def test_a_collection_of_several_named_vectors_needs_a_target(wire: Wire) -> None:
