@@ -67,7 +67,7 @@ def _connection(
     cert_file: CertOption = None,
     explorer_url: ExplorerOption = "",
 ) -> None:
-    key = os.environ.get("VECGATE_API_KEY", "")
+    key = os.environ.get("VECGATE_API_KEY", "").strip()
     if api_key_file is not None:
         try:
             key = api_key_file.read_text(encoding="utf-8").strip()

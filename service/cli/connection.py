@@ -13,6 +13,7 @@ from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, desc
 from vecgate.client import Client, VecgateError
 
 DEFAULT_ADDRESS = "127.0.0.1:50070"
+NOT_UTF_8 = "an argument is not text in UTF-8"
 # As long as the server gives a call by default: large models need minutes for a chunk of pictures on a CPU.
 TIMEOUT_S = 300.0
 # How long an evaluation takes is up to the collection, and the server ends it.
@@ -101,8 +102,14 @@ class Connection:
     explorer_url: str = ""
 
     def client(self, address: str | None, timeout_s: float = TIMEOUT_S) -> Client:
-        """Return a client, of another address if one is given."""
-        return Client(address or self.address, timeout_s=timeout_s, api_key=self.api_key, credentials=self.credentials)
+        """Return a client, of another address if one is given; a key that cannot be sent ends the command."""
+        target = address or self.address
+        try:
+            return Client(target, timeout_s=timeout_s, api_key=self.api_key, credentials=self.credentials)
+        except UnicodeEncodeError:
+            fail(NOT_UTF_8, EXIT_WRONG_USE)
+        except ValueError as error:
+            fail(f"the API key cannot be sent: {error}", EXIT_WRONG_USE)
 
 
 def credentials_of(*, tls: bool, ca: Path | None, cert: Path | None) -> grpc.ChannelCredentials | None:
@@ -118,7 +125,7 @@ def credentials_of(*, tls: bool, ca: Path | None, cert: Path | None) -> grpc.Cha
 
 @contextmanager
 def connected(context: typer.Context, address: str | None, timeout_s: float = TIMEOUT_S) -> Iterator[Client]:
-    """Yield a client; a failed call or an unreadable file ends the command with one line and its exit code.
+    """Yield a client; a failed call, an unreadable file or argument ends the command with one line and its exit code.
 
     Args:
         context: of the command.
@@ -131,5 +138,9 @@ def connected(context: typer.Context, address: str | None, timeout_s: float = TI
             yield client
         except VecgateError as error:
             fail(*describe_error(error, target=client.target))
+        except UnicodeEncodeError:
+            fail(NOT_UTF_8, EXIT_WRONG_USE)
+        except BrokenPipeError:
+            raise  # Nobody reads the output any more, as behind `| head`: the command ends without a word.
         except OSError as error:
             fail(describe_os_error(error), EXIT_FAILED)

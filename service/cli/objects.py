@@ -11,7 +11,18 @@ import typer
 
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
-from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, confirm, fail, note, print_json, print_table, say, shorten
+from service.cli.output import (
+    EXIT_FAILED,
+    EXIT_WRONG_USE,
+    confirm,
+    describe_value,
+    fail,
+    note,
+    print_json,
+    print_table,
+    say,
+    shorten,
+)
 from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import filter_pb2
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -123,12 +134,17 @@ def update(
         types = {each.name: each.data_type for each in client.get_collection(collection).properties}
         properties = dict(_parse_value(types, each) for each in values or ())
         pictures = {name: Path(file).read_bytes() for name, file in map(_parse_image, images or ())}
+        if both := (properties.keys() | pictures.keys()) & set(unset or ()):
+            fail(f"--unset {min(both)}: the same command sets it; leave one of them out", EXIT_WRONG_USE)
         mask = [f"properties.{name}" for name in properties] + [f"images.{name}" for name in pictures]
         for name in unset or ():
             blob = types.get(name) in BLOBS
             mask.append(f"{'images' if blob else 'properties'}.{name}")
         change = Object(properties, pictures, id=id_)
-        vectors = client.update_object(collection, change, update_mask=mask, truncate=truncate, tenant=tenant)
+        try:
+            vectors = client.update_object(collection, change, update_mask=mask, truncate=truncate, tenant=tenant)
+        except ValueError as error:
+            fail(str(error), EXIT_WRONG_USE)
     say(f"{id_} is changed")
     for each in vectors:
         origin = object_pb.VectorOrigin.Name(each.origin).removeprefix("VECTOR_ORIGIN_").lower()
@@ -212,7 +228,7 @@ def _delete_fitting(
         if dry_run:
             say(f"{count} {'object' if count == 1 else 'objects'} would be deleted")
             return
-        confirm(f"Delete {count} objects of {collection}?")
+        confirm(f"Delete {count} {'object' if count == 1 else 'objects'} of {collection}?")
     report = client.delete_objects(collection, filters, tenant=tenant)
     say(f"{report.deleted} {'object is' if report.deleted == 1 else 'objects are'} deleted")
     for each in report.failures:
@@ -242,7 +258,7 @@ def _parse_image(text: str) -> tuple[str, str]:
 
 
 def _describe(found: Object) -> str:
-    return ", ".join(f"{name}: {found.properties[name]}" for name in sorted(found.properties))
+    return ", ".join(f"{name}: {describe_value(found.properties[name])}" for name in sorted(found.properties))
 
 
 def _as_json(found: Object) -> dict[str, Any]:

@@ -126,5 +126,16 @@ def shorten(value: str | Path, width: int = 60) -> str:
     return line if len(line) <= width or not to_terminal() else line[: width - 1] + "…"
 
 
+def describe_value(value: Any) -> str:
+    """Return a property's value in one line: a list of scalars with commas, objects and truth values as JSON."""
+    if isinstance(value, list) and not any(isinstance(each, list | dict) for each in value):
+        return shorten(", ".join(map(_scalar, value)))
+    return shorten(_scalar(value))
+
+
+def _scalar(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | dict | list) else str(value)
+
+
 def _console() -> Console:
     return Console(highlight=False, width=None if to_terminal() else PIPED_WIDTH)

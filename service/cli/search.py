@@ -3,14 +3,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.explorer import open_search
-from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
+from service.cli.output import EXIT_WRONG_USE, describe_value, fail, note, print_json, print_table, say
 from service.cli.thumbnails import Pictures, PicturesOption, screen_for, show_thumbnails
 from vecgate.client import Client, Hit, Reranking, SearchResult, TextImage, move, near_inputs, near_text
 from vecgate.client import hybrid as join_words
@@ -182,14 +182,21 @@ def search(
     address: AddressOption = None,
 ) -> None:
     """Find the objects nearest to words, an image or both."""
-    query = _build_query(
-        words, image, near_object, joint=joint, keywords=keywords, hybrid=hybrid, move_to=move_to, move_away=move_away
-    )
-    rerank = _build_rerank(
-        rerank_with, rerank_text, rerank_image, rerank_query or words, limit=rerank_limit, keep_order=keep_order
-    )
-    _check_output(pictures, as_json=as_json)
     with connected(context, address) as client:
+        query = _build_query(
+            words,
+            image,
+            near_object,
+            joint=joint,
+            keywords=keywords,
+            hybrid=hybrid,
+            move_to=move_to,
+            move_away=move_away,
+        )
+        rerank = _build_rerank(
+            rerank_with, rerank_text, rerank_image, rerank_query or words, limit=rerank_limit, keep_order=keep_order
+        )
+        _check_output(pictures, as_json=as_json)
         name = collection or _only_collection(client)
         if in_browser:
             open_search(context, client, name)
@@ -338,9 +345,9 @@ def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None
     for rank, hit in enumerate(result.hits, start=offset + 1):
         values = hit.object.properties
         cells = (
-            [_cell(values.get(name)) for name in columns]
+            [describe_value(values[name]) if name in values else "" for name in columns]
             if apart
-            else [", ".join(f"{name}: {_cell(values[name])}" for name in columns if name in values)]
+            else [", ".join(f"{name}: {describe_value(values[name])}" for name in columns if name in values)]
         )
         rows.append((str(rank), _score(hit), hit.object.id, *cells))
     print_table(("", "score", "id", *(columns if apart else ["properties"])), rows, whole=("", "score", "id"))
@@ -358,14 +365,6 @@ def _score(hit: Hit) -> str:
     if hit.score is not None:
         return f"{hit.score:.4f}"
     return "" if hit.distance is None else f"distance {hit.distance:.4f}"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return shorten(", ".join(map(str, value)))
-    return shorten(str(value).lower() if isinstance(value, bool) else str(value))
 
 
 def _label(hit: Hit) -> str:

@@ -50,6 +50,43 @@ def test_without_a_server_one_line_says_so_and_the_code_is_3(
     assert result.stderr.startswith(f"error: no Vecgate answers at {nobody}; start one with `vecgate serve`")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("search", "\udcff", "--collection", "Pictures"),
+        ("embed", "\udcff"),
+        ("collections", "show", "\udcff"),
+        ("objects", "list", "Pictures", "--where", "title=\udcff"),
+        ("--address", "\udcff", "collections", "list"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_one_line_and_the_code_is_2(pictures: FakeVecgate, arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["--address", pictures.address, *arguments])
+
+    assert (result.exit_code, result.stderr) == (2, "error: an argument is not text in UTF-8\n")
+
+
+def test_a_key_of_the_variable_needs_no_line_end_and_is_never_shown(fake: FakeVecgate) -> None:
+    arguments = ["--address", fake.address, "collections", "list"]
+
+    taken = CliRunner().invoke(app, arguments, env={"VECGATE_API_KEY": "hidden\n"})
+    refused = CliRunner().invoke(app, arguments, env={"VECGATE_API_KEY": "hid\tden"})
+
+    assert (taken.exit_code, refused.exit_code) == (0, 2)
+    assert refused.stderr.startswith("error: the API key cannot be sent: the value of authorization has a character")
+    assert "hid" not in refused.stderr
+
+
+def test_output_that_nobody_reads_ends_the_command_without_a_word(pictures: FakeVecgate) -> None:
+    command = [sys.executable, "-m", "service", "--address", pictures.address, "objects", "list", "Pictures", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as running:
+        assert running.stdout is not None
+        running.stdout.close()
+        _, said = running.communicate()
+
+    assert (running.returncode, said) == (1, b"")
+
+
 def test_the_address_comes_from_the_command_then_from_before_it_then_from_the_variable(
     fake: FakeVecgate, nobody: str
 ) -> None:

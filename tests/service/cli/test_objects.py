@@ -55,11 +55,31 @@ def test_list_shows_ids_and_properties(run: Run) -> None:
     assert lines[1].split("  ") == [IDS[0], "name: picture 0, year: 0"]
 
 
+def test_list_shows_values_as_options_take_them(fake: FakeVecgate, run: Run) -> None:
+    properties = {"a": True, "b": ["x", "y z"], "c": {"city": "Köln", "open": False}, "d": [{"e": 1}], "f": [True, 2]}
+    fake.objects["Pictures"][IDS[0]].properties.update(properties)
+
+    line = run("list", "Pictures", "--limit", "1").stdout.splitlines()[1]
+
+    assert line.split("  ", 1)[1] == (
+        'a: true, b: x, y z, c: {"city": "Köln", "open": false}, d: [{"e": 1}], f: true, 2, name: picture 0, year: 0'
+    )
+
+
 def test_list_prints_an_object_in_json_a_line(run: Run) -> None:
     result = run("list", "Pictures", "--limit", "0", "--json")
     assert [json.loads(line) for line in result.stdout.splitlines()] == [
         {"id": id_, "properties": {"name": f"picture {n}", "year": n}} for n, id_ in enumerate(IDS)
     ]
+
+
+def test_a_number_that_no_double_holds_is_no_condition(fake: FakeVecgate, run: Run) -> None:
+    result = run("list", "Pictures", "--where", "year=9007199254740993")
+
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: --where 'year=9007199254740993': 'year' takes a value of type int, not '9007199254740993'\n",
+    )
 
 
 def test_list_sends_conditions_and_what_to_sort_by(fake: FakeVecgate, run: Run) -> None:
@@ -142,7 +162,18 @@ def test_update_sends_values_pictures_and_what_goes(fake: FakeVecgate, run: Run,
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [(), ("--set", "name"), ("--set", "year=x"), ("--image", "image")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--set", "name"),
+        ("--set", "year=x"),
+        ("--set", "year=9007199254740993"),
+        ("--set", "name=\udcff"),
+        ("--set", "year=1", "--unset", "year"),
+        ("--image", "image"),
+    ],
+)
 def test_an_update_that_cannot_be_read_is_not_sent(fake: FakeVecgate, run: Run, arguments: tuple[str, ...]) -> None:
     assert run("update", "Pictures", IDS[0], *arguments).exit_code == 2
     assert not fake.requests["UpdateObject"]
