@@ -33,6 +33,7 @@ BLOCKING = (
     (r"self\._object\.ImportObjects\(request,", "self._object.ImportObjects.future(request,"),
     (r"from asyncio import sleep", "from time import sleep"),
     (r"\bgrpc\.aio\.", "grpc."),
+    (r"\baclosing\b", "closing"),
     (r"\basync_each\b", "several"),
     (r"\basync_importing\b", "importing"),
     (r"\bAwaitable\[([^\]]+)\]", r"\1"),

@@ -4,13 +4,15 @@ import inspect
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
+from datetime import datetime, timedelta, timezone
+from functools import partial, reduce
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 from uuid import UUID, uuid4
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 import pytest
 
@@ -21,7 +23,9 @@ from vecgate.client import (
     Object,
     TextImage,
     VecgateError,
+    bm25,
     encode_vector,
+    hybrid,
     move,
     near_inputs,
     near_object,
@@ -282,6 +286,62 @@ def test_a_concept_that_is_not_a_str_is_named_by_its_type(make: Callable[..., ob
         make(concept)
 
 
+@pytest.mark.parametrize("value", [np.datetime64("2026-01-31T08:00:00", "ns"), np.timedelta64(5, "ns")])
+def test_a_date_of_numpy_is_no_number(client: Client, value: Any) -> None:
+    for make in (where("day").equal, where("day").contains_any):
+        with pytest.raises(TypeError, match="a date of numpy has no time zone: give a datetime"):
+            make(value)
+    for given in (value, np.array([value])):
+        (outcome,) = client.import_objects("Pictures", Object({"day": given}))
+        assert str(outcome.error).endswith("property 'day': a date of numpy has no time zone: give a datetime")
+
+
+def test_a_zone_with_seconds_is_written_in_whole_minutes_at_the_same_moment() -> None:
+    moment = datetime(1, 1, 1, tzinfo=timezone(timedelta(minutes=53, seconds=28)))
+
+    text = where("day").equal(moment).condition.value.text
+
+    assert text == "0001-01-01T00:00:32+00:54"
+    assert datetime.fromisoformat(text) == moment
+
+
+def test_a_property_of_too_many_levels_fails_with_its_object(client: Client) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    deep = reduce(lambda inner, _: {"a": [inner]}, range(30), None)
+
+    outcomes = list(client.import_objects("Pictures", [Object({"title": value}) for value in ("a", endless, deep)]))
+
+    assert outcomes[0].stored
+    for each in outcomes[1:]:
+        assert "property 'title': there are more than 32 objects and lists within each other" in str(each.error)
+
+
+@pytest.mark.parametrize("near", ["a dog", near_object(ID), bm25("dog")], ids=["str", "near_object", "bm25"])
+def test_what_is_no_vector_side_is_refused_by_its_type(near: Any) -> None:
+    with pytest.raises(TypeError, match=f"{type(near).__name__} is no vector side; give one of near_text, near_image"):
+        hybrid("a dog", near)
+
+
+def test_weights_may_be_an_array() -> None:
+    assert [each.weight for each in near_inputs("a", "b", weights=np.array([1, 2])).inputs] == [1, 2]
+
+
+@pytest.mark.parametrize("secret", ["secret\n", "sécret", "sec\tret"])
+def test_a_key_that_cannot_be_sent_is_refused_at_once_and_not_repeated(secret: str) -> None:
+    for options in ({"api_key": secret}, {"metadata": [("x-nvidia-api-key", secret)]}):
+        with pytest.raises(ValueError, match="is not printable ASCII") as caught:
+            Client("127.0.0.1:1", **options)
+        assert "ret" not in str(caught.value).replace("character", "")
+
+
+def test_a_name_of_metadata_is_sent_in_lower_case_or_refused(connect: Connect, fake: FakeVecgate) -> None:
+    with connect(fake.address, metadata=[("X-Nvidia-Api-Key", "key")]) as connected:
+        connected.embedders()
+    with pytest.raises(ValueError, match="'x key' is no name of metadata"):
+        Client("127.0.0.1:1", metadata=[("X key", "key")])
+
+
 def sent_image(client: Client, fake: FakeVecgate, image: Any) -> PIL.Image.Image:
     """Embed an image and return what the server got."""
     content = request_of(client, fake, "embed", inputs=image).inputs[0].image.content
@@ -298,10 +358,22 @@ def test_an_image_of_pillow_is_sent_as_png_without_loss(client: Client, fake: Fa
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"), [("CMYK", "RGB"), ("F", "RGB"), ("PA", "RGBA"), ("LA", "LA"), ("1", "1")]
+    ("mode", "expected"),
+    [("CMYK", "RGB"), ("F", "F"), ("I", "I"), ("I;16B", "I;16B"), ("PA", "RGBA"), ("LA", "LA"), ("1", "1")],
 )
 def test_an_image_of_any_mode_is_sent(client: Client, fake: FakeVecgate, mode: str, expected: str) -> None:
     assert sent_image(client, fake, PIL.Image.new(mode, (2, 2))).mode == expected
+
+
+@pytest.mark.parametrize("values", [np.float32, np.int32, ">u2", "<u2"])
+def test_an_image_of_pillow_keeps_values_that_eight_bits_do_not_hold(
+    client: Client, fake: FakeVecgate, values: npt.DTypeLike
+) -> None:
+    pixels = (np.arange(6).reshape(2, 3) * 13_000 if values != np.float32 else np.arange(6).reshape(2, 3) / 5).astype(
+        values
+    )
+
+    assert (np.asarray(sent_image(client, fake, PIL.Image.fromarray(pixels))) == pixels).all()
 
 
 def test_an_image_of_pillow_is_sent_upright(client: Client, fake: FakeVecgate) -> None:

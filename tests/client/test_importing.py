@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import grpc
+import numpy as np
 import pytest
 from google.rpc import status_pb2
 
@@ -107,6 +108,22 @@ def test_only_the_objects_that_may_do_better_are_sent_again() -> None:
     assert server.sent == [["0", "1"], ["2", "3"], ["0"], ["3"], ["3"]]
 
 
+def test_a_call_that_is_refused_for_its_objects_is_made_for_each_alone() -> None:
+    def too_many(field: str) -> status_pb2.Status:
+        return failure(
+            grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT", violations=((field, "has too many", "INVALID_INPUT"),)
+        )
+
+    server = Server(calls=[too_many("objects.images"), None, None, too_many("objects.images.key"), BUSY])
+    outcomes = list(server.run(4))
+
+    assert [each.error.reason if each.error else "" for each in outcomes] == ["", "INVALID_INPUT", "", ""]
+    assert [each.id for each in outcomes] == ["0", "1", "2", "3"]
+    assert server.sent == [["0", "1"], ["2", "3"], ["0"], ["1"]]
+    with pytest.raises(VecgateError, match="INVALID_INPUT"):
+        list(Server(calls=[too_many("scope.tenant")]).run(2))
+
+
 def test_what_does_not_pass_is_not_sent_again() -> None:
     server = Server(calls=[None, GONE])
     outcomes = server.run(4)
@@ -145,6 +162,18 @@ def test_no_more_calls_are_in_flight_than_allowed_and_no_object_is_read_ahead_of
     assert len(read) == 7, "three chunks of two, and the object that ends the third"
     outcomes.close()  # type: ignore[attr-defined]
     assert server.sent[3:] == [["cancelled"], ["cancelled"]]
+
+
+def test_values_count_whatever_type_holds_them() -> None:
+    for ten in (range(9), np.arange(9.0), np.ones((2, 3)), [{"a": (1, 2)}, {"b": {"c": [1, 2]}}]):
+        value = ten if not isinstance(ten, range) else list(ten)
+        server = Server()
+        objects = [Object({"a": value}) for _ in range(2)]
+
+        outcomes = list(import_in_chunks(server.send, objects, BOUNDS, retries=Retries(0)))
+
+        assert [each.error for each in outcomes] == [None, None]
+        assert len(server.sent) == 2, "two objects of 10 values each are more than one call takes"
 
 
 def test_chunks_are_bounded_in_values_and_an_object_of_more_is_refused_alone() -> None:

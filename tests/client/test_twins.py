@@ -66,6 +66,28 @@ async def test_an_asyncio_import_takes_an_asynchronous_generator_and_calls_run_s
     assert (count, embedded.matrix().shape) == (5, (2, 4))
 
 
+async def test_an_import_that_is_closed_has_cancelled_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    released, calls = threading.Event(), []
+    with serving(FakeVecgate()) as fake:
+        fake.add_collection("Pictures")
+        fake.refuse = lambda each: None if each.properties["title"] == "0" else released.wait(10) and None
+        async with AsyncClient(fake.address) as client:
+            send = client._object.ImportObjects
+
+            def noted(*arguments: Any, **options: Any) -> Any:
+                calls.append(send(*arguments, **options))
+                return calls[-1]
+
+            monkeypatch.setattr(client._object, "ImportObjects", noted)
+            each = (Object({"title": str(number)}) for number in range(9))
+            outcomes = client.import_objects("Pictures", each, chunk_objects=1)
+            assert (await anext(outcomes)).stored
+            await outcomes.aclose()
+
+            assert [call.cancelled() for call in calls] == [False, True, True, True]
+            released.set()
+
+
 async def test_a_cancelled_import_cancels_its_calls_and_leaves_the_client_usable() -> None:
     released = threading.Event()
     with serving(FakeVecgate()) as fake:

@@ -1,6 +1,7 @@
 """The asyncio client, and the source of the blocking one: `make protos` writes client.py from it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -11,7 +12,7 @@ from google.protobuf import field_mask_pb2, wrappers_pb2
 from numpy.typing import ArrayLike
 
 from vecgate.client.async_importing import AsyncCall, Retries, import_in_chunks
-from vecgate.client.channel import MIB, ChannelOption, channel_options
+from vecgate.client.channel import MIB, ChannelOption, call_metadata, channel_options
 from vecgate.client.chunks import ChunkBounds
 from vecgate.client.errors import error_from_rpc
 from vecgate.client.searching import Query, SearchOptions, search_request, set_query
@@ -89,6 +90,9 @@ class AsyncClient:
         max_message_bytes: the limit for requests and responses; at most the server's own.
         options: gRPC channel options, which override the client's own.
 
+    Raises:
+        ValueError: the key or the metadata cannot be sent.
+
     Example:
         async with AsyncClient("127.0.0.1:50070") as client:
             print((await client.embed(["a red bicycle"])).matrix().shape)
@@ -108,7 +112,7 @@ class AsyncClient:
         arguments = channel_options(max_message_bytes=max_message_bytes, extra=options)
         self.target = target
         self._timeout_s = timeout_s
-        self._metadata = (*metadata, *((("authorization", f"Bearer {api_key}"),) if api_key else ()))
+        self._metadata = call_metadata(metadata, api_key)
         self._max_message_bytes = max_message_bytes
         self._channel = (
             grpc.aio.insecure_channel(target, options=arguments)
@@ -463,8 +467,10 @@ class AsyncClient:
             return self._object.ImportObjects(request, timeout=self._timeout_s, metadata=self._metadata)
 
         calls, retries = in_flight if duplicates is None else 1, Retries(retry_s)
-        async for outcome in import_in_chunks(send, async_each(objects), bounds, in_flight=calls, retries=retries):
-            yield outcome
+        outcomes = import_in_chunks(send, async_each(objects), bounds, in_flight=calls, retries=retries)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
 
     async def _chunk_bounds(self, most: int) -> ChunkBounds:
         limits = (await self.embedders()).limits

@@ -100,8 +100,9 @@ async def _collect(
     wait_s = LEAST_WAIT_S
     while call is not None:
         failure: VecgateError | None = None
+        objects = [chunk.objects[at] for at in waiting]
         try:
-            results = await _results(call, len(waiting))
+            results = await _results(call, objects, send)
         except VecgateError as error:
             if not _is_transient(error):
                 raise
@@ -124,8 +125,29 @@ async def _collect(
     return chunk.outcomes(answers[at] for at in range(len(chunk.objects)))
 
 
-async def _results(call: AsyncCall, count: int) -> list[ImportOutcome]:
-    """Return the outcomes of a call.
+async def _results(
+    call: AsyncCall, objects: list[pb.DataObject], send: Callable[[list[pb.DataObject]], AsyncCall]
+) -> list[ImportOutcome]:
+    """Return the outcomes of a call; where the server refused it for its objects, each is sent alone, and fails alone.
+
+    Raises:
+        VecgateError: it failed as a whole.
+    """
+    try:
+        return await _answers(call, len(objects))
+    except VecgateError as error:
+        if not _is_about_objects(error):
+            raise
+        if len(objects) == 1:
+            return [ImportOutcome(objects[0].id, error)]
+    outcomes: list[ImportOutcome] = []
+    for each in objects:
+        outcomes += await _results(send([each]), [each], send)
+    return outcomes
+
+
+async def _answers(call: AsyncCall, count: int) -> list[ImportOutcome]:
+    """Return what the server answered to a call.
 
     Raises:
         VecgateError: it failed as a whole.
@@ -139,6 +161,11 @@ async def _results(call: AsyncCall, count: int) -> list[ImportOutcome]:
             grpc.StatusCode.INTERNAL, f"the server answered {len(response.results)} results for {count} objects"
         )
     return [outcome_from_pb(each) for each in response.results]
+
+
+def _is_about_objects(error: VecgateError) -> bool:
+    """Return whether the server refused a call for what its objects have, one of them or all together."""
+    return bool(error.violations) and all(each.field.startswith("objects") for each in error.violations)
 
 
 def _is_transient(error: VecgateError) -> bool:

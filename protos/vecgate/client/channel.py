@@ -1,6 +1,7 @@
-"""The options of a channel to Vecgate: message sizes, retries, load balancing, keepalive."""
+"""The options of a channel to Vecgate: message sizes, retries, load balancing, keepalive; and what every call sends."""
 
 import json
+import re
 from collections.abc import Sequence
 
 MIB = 1024 * 1024
@@ -72,3 +73,24 @@ def channel_options(
     }
     options.update(extra)
     return list(options.items())
+
+
+_NAME = re.compile(r"[0-9a-z_.-]+")
+
+
+def call_metadata(metadata: Sequence[tuple[str, str]], api_key: str) -> tuple[tuple[str, str], ...]:
+    """Return what is sent with every call, with the names in lower case, as HTTP/2 has them.
+
+    Raises:
+        ValueError: gRPC sends no such name or value; the message does not repeat the value, which may be a secret.
+    """
+    key = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+    checked = tuple((name.lower(), value) for name, value in (*metadata, *key))
+    for name, value in checked:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of metadata; it has letters, digits, hyphens and dots of ASCII")
+        if not name.endswith("-bin") and not (value.isascii() and value.isprintable()):
+            raise ValueError(
+                f"the value of {name} has a character that is not printable ASCII, such as a line end; remove it"
+            )
+    return checked

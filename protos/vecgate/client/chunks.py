@@ -1,11 +1,11 @@
 """The chunks of an import: what fits into one call, and what cannot be sent."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 import grpc
+from google.protobuf import struct_pb2
 
 from vecgate.client.errors import VecgateError
 from vecgate.client.values import ImportOutcome, Object, object_to_pb
@@ -61,9 +61,10 @@ class Chunks:
 
     def add(self, value: Object) -> Chunk | None:
         """Add an object, and return the previous chunk if that is full."""
-        values = _count(value.properties)
-        message = _reject_duplicate(_sendable(value, values, self._bounds), self._seen)
-        size = 0 if isinstance(message, ImportOutcome) else message.ByteSize() + FRAME_BYTES
+        message, size, values = _sendable(value, self._bounds)
+        message = _reject_duplicate(message, self._seen)
+        if isinstance(message, ImportOutcome):
+            size = values = 0
         chunk, full = self.open, None
         over = chunk.bytes + size > self._bounds.target_bytes or chunk.values + values > self._bounds.max_values
         if len(chunk) >= self._bounds.max_objects or (chunk.objects and over):
@@ -96,31 +97,36 @@ def _reject_duplicate(message: pb.DataObject | ImportOutcome, seen: set[int]) ->
     return message
 
 
-def _count(value: Any) -> int:
-    """Return the number of values in an object or a list."""
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return 0
-    return len(value) + sum(map(_count, value))
+def _count(struct: struct_pb2.Struct) -> int:
+    """Return the number of values in an object, as the server counts them."""
+    return len(struct.fields) + sum(map(_count_within, struct.fields.values()))
 
 
-def _sendable(value: Object, values: int, bounds: ChunkBounds) -> pb.DataObject | ImportOutcome:
-    """Return the message of an object, or an error if it cannot be sent."""
+def _count_within(value: struct_pb2.Value) -> int:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return _count(value.struct_value)
+        case "list_value":
+            return len(value.list_value.values) + sum(map(_count_within, value.list_value.values))
+    return 0
+
+
+def _sendable(value: Object, bounds: ChunkBounds) -> tuple[pb.DataObject | ImportOutcome, int, int]:
+    """Return the message of an object, or an error if it cannot be sent; its bytes in a request, and its values."""
     invalid = grpc.StatusCode.INVALID_ARGUMENT
     try:
         message = object_to_pb(value)
     except (OSError, ValueError) as error:
-        return ImportOutcome(value.id, VecgateError(invalid, str(error), reason="INVALID_INPUT"))
-    size = message.ByteSize() + FRAME_BYTES
+        return ImportOutcome(value.id, VecgateError(invalid, str(error), reason="INVALID_INPUT")), 0, 0
+    size, values = message.ByteSize() + FRAME_BYTES, _count(message.properties)
     if values > bounds.max_values:
         text = (
             f"the object has {values} values, and one request carries at most {bounds.max_values}; use several objects"
         )
-        return ImportOutcome(value.id, VecgateError(invalid, text, reason="INVALID_PROPERTY"))
+        return ImportOutcome(value.id, VecgateError(invalid, text, reason="INVALID_PROPERTY")), size, values
     if size > bounds.max_bytes:
         text = (
             f"the object has {size} bytes, and one request carries at most {bounds.max_bytes}; make its images smaller"
         )
-        return ImportOutcome(value.id, VecgateError(invalid, text, reason="INVALID_INPUT"))
-    return message
+        return ImportOutcome(value.id, VecgateError(invalid, text, reason="INVALID_INPUT")), size, values
+    return message, size, values

@@ -1,6 +1,7 @@
 """The blocking client. Generated from async_client.py: do not edit."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -10,7 +11,7 @@ import grpc
 from google.protobuf import field_mask_pb2, wrappers_pb2
 from numpy.typing import ArrayLike
 
-from vecgate.client.channel import MIB, ChannelOption, channel_options
+from vecgate.client.channel import MIB, ChannelOption, call_metadata, channel_options
 from vecgate.client.chunks import ChunkBounds
 from vecgate.client.errors import error_from_rpc
 from vecgate.client.importing import Call, Retries, import_in_chunks
@@ -88,6 +89,9 @@ class Client:
         max_message_bytes: the limit for requests and responses; at most the server's own.
         options: gRPC channel options, which override the client's own.
 
+    Raises:
+        ValueError: the key or the metadata cannot be sent.
+
     Example:
         with Client("127.0.0.1:50070") as client:
             print(client.embed(["a red bicycle"]).matrix().shape)
@@ -107,7 +111,7 @@ class Client:
         arguments = channel_options(max_message_bytes=max_message_bytes, extra=options)
         self.target = target
         self._timeout_s = timeout_s
-        self._metadata = (*metadata, *((("authorization", f"Bearer {api_key}"),) if api_key else ()))
+        self._metadata = call_metadata(metadata, api_key)
         self._max_message_bytes = max_message_bytes
         self._channel = (
             grpc.insecure_channel(target, options=arguments)
@@ -459,7 +463,9 @@ class Client:
             return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
         calls, retries = in_flight if duplicates is None else 1, Retries(retry_s)
-        yield from import_in_chunks(send, several(objects), bounds, in_flight=calls, retries=retries)
+        outcomes = import_in_chunks(send, several(objects), bounds, in_flight=calls, retries=retries)
+        with closing(outcomes):
+            yield from outcomes
 
     def _chunk_bounds(self, most: int) -> ChunkBounds:
         limits = self.embedders().limits

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import numpy as np
 
-from vecgate.client.values import MAX_EXACT_INT, date_to_text, exact, several
+from vecgate.client.values import MAX_EXACT_INT, date_to_text, exact, from_numpy, several
 from vecgate.v1 import filter_pb2 as pb
 
 Scalar = bool | int | float | str | datetime | UUID | np.generic
@@ -143,7 +143,7 @@ def _several(values: Scalar | Iterable[Scalar]) -> pb.FilterValue:
 
 def _kind_of(value: Scalar) -> tuple[str, bool | int | float | str]:
     """Return the field of a FilterValue for a value, and the value in the type of that field."""
-    match value.item() if isinstance(value, np.generic) else value:
+    match from_numpy(value):
         case bool() as truth:
             return "boolean", truth
         case int() as whole:

@@ -37,6 +37,8 @@ FIELDS: dict[type, str] = {
     pb.Bm25: "bm25",
     pb.Hybrid: "hybrid",
 }
+VECTOR_SIDES = ("near_text", "near_image", "near_vector", "near_inputs")
+"""The queries that hybrid joins with words."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -164,6 +166,9 @@ def hybrid(
         max_vector_distance: the largest distance of a hit.
         truncate: whether to cut words that are too long for the model.
 
+    Raises:
+        TypeError: the vector side is something else.
+
     Example:
         client.search("Pictures", query=hybrid("a dog", alpha=0.5))
     """
@@ -175,7 +180,10 @@ def hybrid(
         truncate=truncate,
     )
     if near is not None:
-        getattr(query, FIELDS[type(near)]).CopyFrom(near)
+        field = FIELDS.get(type(near), "")
+        if field not in VECTOR_SIDES:
+            raise TypeError(f"{type(near).__name__} is no vector side; give one of {', '.join(VECTOR_SIDES)}")
+        getattr(query, field).CopyFrom(near)
     return query
 
 
@@ -198,7 +206,7 @@ def near_inputs(
         client.search("Pictures", query=near_inputs("at night", Path("beach.jpg"), weights=(1, 2)))
     """
     messages = [_weighted_input(each) for each in inputs]
-    if weights:
+    if len(weights):
         for message, weight in zip(messages, weights, strict=True):
             message.weight = weight
     return pb.NearInputs(inputs=messages, truncate=truncate)

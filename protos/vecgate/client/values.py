@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
@@ -53,7 +53,7 @@ class Reference:
 
 
 Image = bytes | bytearray | memoryview | Path | PilImage | Reference
-"""An encoded image, the path of an image file, a PIL image, which is sent as PNG, or a reference to an image."""
+"""An encoded image, the path of an image file, a PIL image, which is sent without loss, or a reference to an image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +67,13 @@ class TextImage:
 Input = str | Image | TextImage
 """What is embedded: a str is a text."""
 
-# The modes of Pillow that PNG can store.
-PNG_MODES = frozenset({"1", "I", "I;16", "L", "LA", "P", "RGB", "RGBA"})
+# The modes of Pillow that PNG can store; and those whose values it would cut, which TIFF stores.
+PNG_MODES = frozenset({"1", "I;16", "L", "LA", "P", "RGB", "RGBA"})
+TIFF_MODES = frozenset({"F", "I", "I;16B"})
+
+MAX_LEVELS = 32
+"""Objects and lists within each other in a property; Weaviate has at most 10 levels, and protobuf fails beyond 48."""
+MINUTE = timedelta(minutes=1)
 
 MAX_EXACT_INT = 2**53
 """Up to this number, positive or negative, every whole number is exact as a double."""
@@ -376,7 +381,7 @@ def image_to_pb(value: Image) -> input_pb.Image:
         case Reference():
             return input_pb.Image(uri=value.uri)
         case PilImage():
-            return input_pb.Image(content=_encode_png(value))
+            return input_pb.Image(content=_encode(value))
     raise TypeError(f"an image is bytes, the Path of a file, a PIL image or a Reference, not {type(value).__name__}")
 
 
@@ -507,27 +512,47 @@ def date_to_text(value: datetime) -> str:
     Raises:
         ValueError: it has no time zone.
     """
-    if value.tzinfo is None:
+    offset = value.utcoffset()
+    if offset is None:
         raise ValueError("a date needs a time zone")
+    if offset % MINUTE:
+        # The local mean times of the 19th century have seconds, which RFC 3339 has not.
+        whole = -(-offset // MINUTE) * MINUTE
+        value = value.replace(tzinfo=timezone(whole)) + (whole - offset)
     return value.isoformat()
 
 
-def _encode_png(image: PilImage) -> bytes:
-    """Return a PIL image as PNG, rotated as its EXIF data says."""
+def from_numpy(value: Any) -> Any:
+    """Return a scalar or an array of numpy as Python's own types; other values as they are.
+
+    Raises:
+        TypeError: it is a date, which has no time zone in numpy, and would become a number.
+    """
+    if not isinstance(value, np.generic | np.ndarray):
+        return value
+    if value.dtype.kind in "mM":
+        raise TypeError("a date of numpy has no time zone: give a datetime")
+    return value.tolist()
+
+
+def _encode(image: PilImage) -> bytes:
+    """Return a PIL image as PNG, or as TIFF where PNG would cut its values, rotated as its EXIF data says."""
     from PIL import ImageOps  # noqa: PLC0415 -- installed if the caller has an image of it
 
     upright = ImageOps.exif_transpose(image)  # type: ignore[call-overload]  # it is Pillow's
+    buffer = io.BytesIO()
+    if upright.mode in TIFF_MODES:
+        upright.save(buffer, "TIFF")
+        return buffer.getvalue()
     if upright.mode not in PNG_MODES:
         upright = upright.convert("RGBA" if upright.mode in {"PA", "RGBa"} else "RGB")
-    buffer = io.BytesIO()
     upright.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, levels: int = MAX_LEVELS) -> Any:
     """Return a value in a type that google.protobuf.Struct takes."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
+    value = from_numpy(value)
     match value:
         case None | bool() | float() | str():
             return value
@@ -539,10 +564,12 @@ def _plain(value: Any) -> Any:
             raise TypeError("a date needs a time of day and a zone: give a datetime")
         case UUID():
             return str(value)
+        case list() | tuple() | Mapping() if not levels:
+            raise ValueError(f"there are more than {MAX_LEVELS} objects and lists within each other")
         case list() | tuple():
-            return [_plain(each) for each in value]
+            return [_plain(each, levels - 1) for each in value]
         case Mapping():
-            return {name: _plain(each) for name, each in value.items()}
+            return {name: _plain(each, levels - 1) for name, each in value.items()}
     raise TypeError(f"{type(value).__name__} is not a type that a property takes")
 
 
