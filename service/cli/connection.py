@@ -13,7 +13,6 @@ from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, desc
 from vecgate.client import Client, VecgateError
 
 DEFAULT_ADDRESS = "127.0.0.1:50070"
-NOT_UTF_8 = "an argument is not text in UTF-8"
 # As long as the server gives a call by default: large models need minutes for a chunk of pictures on a CPU.
 TIMEOUT_S = 300.0
 # How long an evaluation takes is up to the collection, and the server ends it.
@@ -107,7 +106,7 @@ class Connection:
         try:
             return Client(target, timeout_s=timeout_s, api_key=self.api_key, credentials=self.credentials)
         except UnicodeEncodeError:
-            fail(NOT_UTF_8, EXIT_WRONG_USE)
+            raise
         except ValueError as error:
             fail(f"the API key cannot be sent: {error}", EXIT_WRONG_USE)
 
@@ -124,6 +123,15 @@ def credentials_of(*, tls: bool, ca: Path | None, cert: Path | None) -> grpc.Cha
 
 
 @contextmanager
+def encodable() -> Iterator[None]:
+    """End the command with one line if an argument cannot be sent because it is not text."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        fail("an argument is not text in UTF-8", EXIT_WRONG_USE)
+
+
+@contextmanager
 def connected(context: typer.Context, address: str | None, timeout_s: float = TIMEOUT_S) -> Iterator[Client]:
     """Yield a client; a failed call, an unreadable file or argument ends the command with one line and its exit code.
 
@@ -133,13 +141,11 @@ def connected(context: typer.Context, address: str | None, timeout_s: float = TI
         timeout_s: for each of its calls.
     """
     given = context.find_object(Connection) or Connection(DEFAULT_ADDRESS)
-    with given.client(address, timeout_s) as client:
+    with encodable(), given.client(address, timeout_s) as client:
         try:
             yield client
         except VecgateError as error:
             fail(*describe_error(error, target=client.target))
-        except UnicodeEncodeError:
-            fail(NOT_UTF_8, EXIT_WRONG_USE)
         except BrokenPipeError:
             raise  # Nobody reads the output any more, as behind `| head`: the command ends without a word.
         except OSError as error:

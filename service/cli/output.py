@@ -134,7 +134,9 @@ def describe_value(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | dict | list) else str(value)
+    return (
+        json.dumps(value, ensure_ascii=False, sort_keys=True) if isinstance(value, bool | dict | list) else str(value)
+    )
 
 
 def _console() -> Console:

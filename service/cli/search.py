@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from service.cli.conditions import parse_conditions
-from service.cli.connection import AddressOption, TenantOption, connected
+from service.cli.connection import AddressOption, TenantOption, connected, encodable
 from service.cli.explorer import open_search
 from service.cli.output import EXIT_WRONG_USE, describe_value, fail, note, print_json, print_table, say
 from service.cli.thumbnails import Pictures, PicturesOption, screen_for, show_thumbnails
@@ -182,21 +182,14 @@ def search(
     address: AddressOption = None,
 ) -> None:
     """Find the objects nearest to words, an image or both."""
+    query = _build_query(
+        words, image, near_object, joint=joint, keywords=keywords, hybrid=hybrid, move_to=move_to, move_away=move_away
+    )
+    rerank = _build_rerank(
+        rerank_with, rerank_text, rerank_image, rerank_query or words, limit=rerank_limit, keep_order=keep_order
+    )
+    _check_output(pictures, as_json=as_json)
     with connected(context, address) as client:
-        query = _build_query(
-            words,
-            image,
-            near_object,
-            joint=joint,
-            keywords=keywords,
-            hybrid=hybrid,
-            move_to=move_to,
-            move_away=move_away,
-        )
-        rerank = _build_rerank(
-            rerank_with, rerank_text, rerank_image, rerank_query or words, limit=rerank_limit, keep_order=keep_order
-        )
-        _check_output(pictures, as_json=as_json)
         name = collection or _only_collection(client)
         if in_browser:
             open_search(context, client, name)
@@ -223,6 +216,7 @@ def _check_output(pictures: Pictures, *, as_json: bool) -> None:
         fail("--json has no room for --pictures always; --save FOLDER writes the images", EXIT_WRONG_USE)
 
 
+@encodable()
 def _build_rerank(
     reranker: str, text: str, image: str, query: str | None, *, limit: int, keep_order: bool
 ) -> pb.Rerank | None:
@@ -246,6 +240,7 @@ def _build_rerank(
     )
 
 
+@encodable()
 def _build_query(
     words: str | None,
     image: Path | None,

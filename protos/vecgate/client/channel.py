@@ -88,7 +88,9 @@ def call_metadata(metadata: Sequence[tuple[str, str]], api_key: str) -> tuple[tu
     checked = tuple((name.lower(), value) for name, value in (*metadata, *key))
     for name, value in checked:
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of metadata; it has letters, digits, hyphens and dots of ASCII")
+            raise ValueError(
+                f"metadata cannot be called {name!r}; a name has letters, digits, hyphens and dots of ASCII"
+            )
         if not name.endswith("-bin") and not (value.isascii() and value.isprintable()):
             raise ValueError(
                 f"the value of {name} has a character that is not printable ASCII, such as a line end; remove it"

@@ -441,12 +441,10 @@ class Client:
             consistency: how many replicas must answer, such as `CONSISTENCY_ALL`; Weaviate's default if left out.
 
         Raises:
-            VecgateError: a whole call failed. Import again from the first object without an outcome: that is safe,
-                because an object replaces the stored one with its id.
+            VecgateError: a whole call failed. It is safe to import again from the first object without an outcome.
 
         Example:
-            files = sorted(Path("pictures").glob("*.png"))
-            objects = (Object({"path": str(file)}, images={"image": file}) for file in files)
+            objects = (Object({"path": str(file)}, images={"image": file}) for file in Path("pictures").glob("*.png"))
             failed = [outcome for outcome in client.import_objects("Pictures", objects) if outcome.error]
         """
         bounds = self._chunk_bounds(chunk_objects)
