@@ -1,10 +1,12 @@
 """What the log shows, and what it never does."""
 
 import asyncio
+import errno
 import gc
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,6 +148,59 @@ asyncio.run(main())
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["last words"]
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "no space"), BrokenPipeError(), BlockingIOError()])
+async def test_a_log_that_cannot_be_written_costs_its_lines_and_fails_nothing(
+    written: Written, monkeypatch: pytest.MonkeyPatch, fault: OSError
+) -> None:
+    ours = structlog.get_logger("service.test")
+
+    def refuse(content: Any) -> int:
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(written, "write", refuse)
+        ours.warning("lost")
+        logging.getLogger("weaviate").warning("lost")
+        ours.info("lost")
+        await asyncio.to_thread(ours.info, "lost")
+    ours.warning("trouble")
+
+    assert [line["event"] for line in written.lines()] == ["trouble"]
+
+
+def test_a_program_whose_log_nobody_reads_ends_as_it_would_have() -> None:
+    program = """
+import structlog
+from service.process.log import configure_logging
+from service.settings import LogSettings
+
+configure_logging(LogSettings())
+structlog.get_logger("service.test").warning("trouble")
+"""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as broken:
+        assert subprocess.run([sys.executable, "-c", program], stderr=broken, check=False).returncode == 0
+
+
+class TakesLittle(Written):
+    """Takes three bytes at a time, as a stream may that other programs write to."""
+
+    def write(self, content: Any) -> int:
+        return super().write(content[:3])
+
+
+def test_a_line_that_a_stream_takes_piece_by_piece_is_written_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    little = TakesLittle()
+    terminal = io.TextIOWrapper(little)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    configure_logging(LogSettings(format="json"))
+    structlog.get_logger("service.test").warning("trouble")
+    terminal.detach()
+
+    assert [line["event"] for line in little.lines()] == ["trouble"]
 
 
 class Lost:
