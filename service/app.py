@@ -71,6 +71,7 @@ def run(
         raise_file_limit()
         log.info("settings", **masked_settings(settings))
         try:
+            _check_files(settings)
             return await _serve(settings, start, told)
         except CANNOT_START as error:
             log.error("cannot_start", reason=str(error))  # noqa: TRY400  # the traceback adds nothing
@@ -126,6 +127,14 @@ def _starter(settings: Settings) -> Start:
     from service.workers.supervisor import start_workers  # noqa: PLC0415
 
     return start_workers
+
+
+def _check_files(settings: Settings) -> None:
+    """Raise InvalidSettings with all that is wrong with the files that settings name, before anything starts."""
+    from service.wiring import file_faults  # noqa: PLC0415 -- what starts the service has loaded it
+
+    if faults := file_faults(settings):
+        raise InvalidSettings("\n".join(faults))
 
 
 async def _serve(

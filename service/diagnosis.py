@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from embedders.clip.files import CONFIG_FILE, MODELS_DIR, WEIGHTS_FILES
 from embedders.nim.address import resolve_proxy
-from service.fetching import Origin, load_origins
+from service.fetching import Origin
 from service.settings import (
     ClipSettings,
     InvalidSettings,
@@ -28,6 +28,7 @@ from service.settings import (
     variable,
 )
 from service.store.embedded.binary import WeaviateBinaryMissing, find_binary
+from service.wiring import file_faults, listed_origins
 
 # Names that public name servers do not resolve: those of Kubernetes, those reserved by RFCs, and customary ones.
 SITE_SUFFIXES = (
@@ -109,23 +110,15 @@ def reach_of(host: str) -> Reach:
 
 def diagnose(settings: Settings) -> Diagnosis:
     """Return what settings need and what is wrong with them."""
-    origins, faults = _origins(settings)
+    try:
+        origins = listed_origins(settings)
+    except InvalidSettings:
+        origins = ()  # one of the faults
     return Diagnosis(
         tuple(_contacts(settings, origins)),
-        (*_faults(settings), *faults),
+        (*_faults(settings), *file_faults(settings)),
         (*_notes(settings), *_notes_on_origins(origins)),
     )
-
-
-def _origins(settings: Settings) -> tuple[tuple[Origin, ...], list[str]]:
-    """Return the origins that images may be fetched from, or what is wrong with their list."""
-    file = settings.fetch.origins_file
-    if file is None:
-        return (), []
-    try:
-        return load_origins(file), []
-    except InvalidSettings as error:
-        return (), str(error).splitlines()
 
 
 def _contacts(settings: Settings, origins: Sequence[Origin]) -> Iterator[Contact]:

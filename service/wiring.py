@@ -1,14 +1,15 @@
 """The embedders and rerankers that the settings ask for."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from embedders.clip.config import ClipConfig
 from embedders.contract import InputLimits, WatchedEmbedder
-from embedders.errors import EmbedderError, EmbedderUnavailable
+from embedders.errors import EmbedderError, EmbedderUnavailable, ModelUnusable
 from embedders.factory import build_embedder, build_reranker, check_packages
 from embedders.front.breaker import BreakerRules
 from embedders.front.cache import VectorCache
@@ -18,7 +19,9 @@ from embedders.images.decoders import LEAST_PROCESSES, MOST_PROCESSES, Decoders
 from embedders.nim.embedder import NimConfig
 from embedders.nim.reranking import NimRerankConfig
 from embedders.reranking import WatchedReranker
+from service.access import Authenticator
 from service.fetching import Fetcher, Origin, load_origins
+from service.process.tls import certificates_of
 from service.settings import (
     ClipSettings,
     InvalidSettings,
@@ -128,6 +131,26 @@ def listed_origins(settings: Settings) -> tuple[Origin, ...]:
     """
     file = settings.fetch.origins_file
     return () if file is None else load_origins(file)
+
+
+def file_faults(settings: Settings) -> list[str]:
+    """Return what is wrong with the contents of the files that settings name, a line each."""
+    server, web = settings.server, settings.web
+    reads: list[Callable[[], object]] = [
+        partial(Authenticator, settings.auth),
+        partial(listed_origins, settings),
+        partial(certificates_of, server, server.tls_client_ca_file, group="server"),
+        *([partial(certificates_of, server, web.tls_client_ca_file, group="web")] if web.enabled else []),
+        *(partial(read_probe, each.probe_file) for each in settings.ordered.values() if each.probe_file is not None),
+    ]
+    faults: list[str] = []
+    for read in reads:
+        try:
+            read()
+        except (InvalidSettings, ModelUnusable) as error:
+            faults += str(error).splitlines()
+    # Both servers have one certificate.
+    return list(dict.fromkeys(faults))
 
 
 def embedder_configs(

@@ -261,6 +261,26 @@ def test_bad_settings_are_all_told_before_anything_starts(tmp_path: Path) -> Non
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_is_wrong_in_files_is_all_told_before_anything_starts(tmp_path: Path, workers: str) -> None:
+    settings = {"VECGATE_SERVER__WORKERS": workers}
+    for name in ("AUTH__CLIENTS_FILE", "FETCH__ORIGINS_FILE", "SERVER__TLS_CERT_FILE", "SERVER__TLS_KEY_FILE"):
+        file = tmp_path / name
+        file.write_text("x", encoding="utf-8")
+        settings[f"VECGATE_{name}"] = str(file)
+    code, failed = start_and_fail(tmp_path / "data", **settings)
+
+    assert code == 2
+    assert [each["event"] for each in failed.log] == ["settings", "cannot_start"]
+    reason = failed.wait_for("cannot_start")["reason"].splitlines()
+    assert [line.partition(":")[0].replace(f"{tmp_path}/", "") for line in reason] == [
+        "AUTH__CLIENTS_FILE is not valid TOML",
+        "FETCH__ORIGINS_FILE is not valid TOML",
+        "server.tls_cert_file SERVER__TLS_CERT_FILE and server.tls_key_file SERVER__TLS_KEY_FILE cannot be used",
+    ]
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     clip = {"VECGATE_EMBEDDERS__CLIP__KIND": "clip", "VECGATE_EMBEDDERS__CLIP__MODEL": "ViT-B-32"}
     code, failed = start_and_fail(tmp_path / "data", **clip)

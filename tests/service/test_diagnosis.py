@@ -168,6 +168,22 @@ def test_everything_wrong_is_told_at_once_with_its_fix(monkeypatch: pytest.Monke
     assert "set VECGATE_EMBEDDERS__CLIP__CHECKPOINT to it, nothing is downloaded" in done.stdout
 
 
+def test_every_file_that_the_server_would_refuse_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files = ("AUTH__CLIENTS_FILE", "FETCH__ORIGINS_FILE", "SERVER__TLS_CERT_FILE", "SERVER__TLS_KEY_FILE")
+    for name in (*files, "EMBEDDERS__NIM__PROBE_FILE"):
+        file = tmp_path / name
+        file.write_text("x", encoding="utf-8")
+        configured(monkeypatch, **{name: str(file)})
+    configured(monkeypatch, EMBEDDERS__NIM__KIND="nim", EMBEDDERS__NIM__SPACE="nvidia/nvclip")
+
+    clients, origins, certificate, probe = diagnose(load_settings()).faults
+
+    assert "is not valid TOML" in clients
+    assert "is not valid TOML" in origins
+    assert "server.tls_cert_file" in certificate
+    assert "probe" in probe
+
+
 def test_a_model_without_its_files_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def faults(**settings: str) -> str:
         configured(monkeypatch, EMBEDDERS__CLIP__KIND="clip", **settings)
