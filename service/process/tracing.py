@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from embedders.telemetry.tracing import use_tracer
-from service.settings import trace_collector
+from service.settings import InvalidSettings, trace_collector
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -16,10 +16,17 @@ class Tracing:
     """Sends the spans of this process to a collector from its own thread. While a collector is down, spans are lost."""
 
     def __init__(self) -> None:
-        """Begin tracing, if the environment names a collector."""
+        """Begin tracing, if the environment names a collector.
+
+        Raises:
+            InvalidSettings: OpenTelemetry does not take its variables.
+        """
         self._provider: TracerProvider | None = None
         if trace_collector(os.environ) is not None:
-            self._provider = _send_spans()
+            try:
+                self._provider = _send_spans()
+            except Exception as error:
+                raise InvalidSettings(f"OpenTelemetry's variables (OTEL_*) cannot be used: {error}") from error
             use_tracer(self._provider.get_tracer("vecgate", version("vecgate")))
 
     async def close(self) -> None:

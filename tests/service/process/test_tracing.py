@@ -16,6 +16,7 @@ from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from embedders.telemetry import tracing
 from service.process.tracing import Tracing
+from service.settings import InvalidSettings
 from tests.fakes.collector import Collector, attributes_of, collector
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.nim import FakeNim
@@ -199,6 +200,26 @@ async def test_the_variables_of_opentelemetry_name_the_service() -> None:
     assert names["here"]["service.name"] == "here"
     assert names["service.name=there,where=site"].items() >= {("service.name", "there"), ("where", "site")}
     assert all("service.version" in each for each in names.values())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"},
+        {"OTEL_EXPORTER_OTLP_COMPRESSION": "zip"},
+        {"OTEL_BSP_MAX_QUEUE_SIZE": "10"},
+        {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-1"},
+    ],
+    ids=str,
+)
+def test_what_opentelemetry_does_not_take_is_a_fault_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]
+) -> None:
+    for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", **wrong}.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(InvalidSettings, match=r"OpenTelemetry's variables \(OTEL_\*\) cannot be used: "):
+        Tracing()
 
 
 @pytest.mark.parametrize(
