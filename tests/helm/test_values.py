@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,7 +28,7 @@ from service.settings import KINDS, InvalidSettings, load_settings
 from tests.helm.definitions import check_manifest
 from tests.helm.manifests import containers, pods
 from tests.helm.pod_security import violations
-from tests.helm.render import EVERYTHING, NEWEST, PROFILES, SECURED, render
+from tests.helm.render import CHART, EVERYTHING, NEWEST, PROFILES, SECURED, render
 from tests.helm.rules import broken_rules
 from tests.helm.schema_values import values_of
 
@@ -241,6 +242,7 @@ def test_every_setting_can_be_set_and_every_secret_is_one() -> None:
 
     assert known == fields
     assert unreachable == set(), "a secret that no pod can be given"
+    assert "writeOnly" not in SCHEMA.read_text(encoding="utf-8"), "a secret stands among the values"
 
 
 def test_every_value_has_its_meaning_above_it() -> None:
@@ -264,6 +266,38 @@ def test_every_value_has_its_meaning_above_it() -> None:
     sections = ROOT["properties"].keys() - {"enabled"}
     paths = [leaf for section in sections for leaf in leaves(value_at(section), section)]
     assert [path for path in paths if path not in documented] == []
+
+
+def inner(schema: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """Yield what a schema says about a value inside of its own."""
+    if "$ref" in schema:
+        yield from inner(ROOT["$defs"][schema["$ref"].rpartition("/")[2]], name)
+    for part in (*schema.get("allOf", ()), *schema.get("anyOf", ()), *([schema["then"]] if "then" in schema else [])):
+        yield from inner(part, name)
+    others = schema.get("additionalProperties")
+    if name in schema.get("properties", {}):
+        yield schema["properties"][name]
+    elif others:
+        yield others if isinstance(others, dict) else {"additionalProperties": True}
+
+
+def is_a_value(path: str) -> bool:
+    schemas = [ROOT]
+    for name in path.split("."):
+        schemas = [each for schema in schemas for each in inner(schema, name)]
+    return bool(schemas)
+
+
+@pytest.mark.parametrize(
+    "text", ["README.md", "values.yaml", "files/alerts.yaml", "templates/NOTES.txt", "templates/_check.tpl"]
+)
+def test_every_value_that_a_text_of_the_chart_names_is_there(text: str) -> None:
+    written = (CHART / text).read_text(encoding="utf-8")
+    named = set(re.findall(rf"(?<![\w./$-])(?:{'|'.join(ROOT['properties'])})(?:\.[A-Za-z]\w*)+", written))
+
+    assert len(named) > 5
+    # These are names of files.
+    assert [path for path in sorted(named - {"tls.crt", "tls.key"}) if not is_a_value(path)] == []
 
 
 @pytest.mark.parametrize("name", PROFILES)
