@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, SecretStr
@@ -53,11 +53,14 @@ def groups() -> Iterator[tuple[str, type[BaseModel]]]:
 
 def secret_fields(model: type[BaseModel]) -> set[str]:
     """Return the names of a group's fields that hold secrets."""
-    return {name for name, field in model.model_fields.items() if SecretStr in (field.annotation, *_arguments(field))}
+    return {name for name, field in model.model_fields.items() if SecretStr in _types(field.annotation)}
 
 
-def _arguments(field: Any) -> tuple[Any, ...]:
-    return getattr(field.annotation, "__args__", ())
+def _types(annotation: Any) -> Iterator[Any]:
+    """Yield an annotation and all that it is made of."""
+    yield annotation
+    for each in get_args(annotation):
+        yield from _types(each)
 
 
 def mountable(model: type[BaseModel]) -> set[str]:

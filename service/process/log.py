@@ -31,8 +31,8 @@ class _Lines:
     logging write one line at a time, logging's MemoryHandler does not write before it is full, and its QueueHandler
     takes three times the CPU.
 
-    A stream that takes nothing, as on a full disk or once its reader has gone, costs the lines and nothing else: callers
-    get the answers that they would have got, and lines are written again as soon as the stream takes them.
+    A stream that takes nothing, as on a full disk or once its reader has gone, costs the lines and nothing else:
+    callers get the answers that they would have got, and lines are written again as soon as the stream takes them.
     """
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:

@@ -9,9 +9,21 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from embedders.nim.address import HOSTED, check_key, parse_base_url, resolve_proxy
+from embedders.nim.address import HOSTED, parse_base_url, resolve_proxy
 from embedders.nim.profiles import AUTO, PROFILES, check_profile, choose_profile
-from service.settings.types import MIB, CommaSeparated, Group, Seconds, SecretFile, read_secret_file, split_names
+from service.settings.types import (
+    MIB,
+    ApiKey,
+    ApiKeyFile,
+    CommaSeparated,
+    Group,
+    Name,
+    ReadableFile,
+    Seconds,
+    SecretFile,
+    read_secret_file,
+    split_names,
+)
 
 MAX_NAME_LENGTH = 63
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -61,13 +73,12 @@ class EmbedderSettings(Group):
 class SpaceSettings(Group):
     """The space that an embedder is declared to have."""
 
-    space: str | None = Field(
+    space: Name | None = Field(
         None,
-        min_length=1,
         description="space that the model belongs to, where that is another's, such as nvidia/nvclip; it serves once a "
         "probe has confirmed that",
     )
-    probe_file: Path | None = Field(
+    probe_file: ReadableFile | None = Field(
         None,
         description="vectors of the probe in that space, as `vecgate probe` writes them; without it an embedder of "
         "this server that has the space by itself is asked",
@@ -78,9 +89,8 @@ class ClipSettings(SpaceSettings):
     """A local CLIP model."""
 
     kind: Literal["clip"] = Field("clip", description="clip, for a local CLIP model; required")
-    model: str = Field(
+    model: Name = Field(
         "pictogram-clip",
-        min_length=1,
         description="the bundled model, an open_clip model's name, or a folder with open_clip_config.json and weights",
     )
     checkpoint: Path | None = Field(
@@ -123,11 +133,11 @@ class NimConnectionSettings(Group):
         description="address of the NIM, http or https, with or without a path and /v1 at its end; of several with "
         "commas between, which serve the same model, the first one that works is used (embedders NAME, NAME-2, ...)",
     )
-    model: str | None = Field(
-        None, min_length=1, description="the model's name; without it: the one that the NIM serves, asked of the NIM"
+    model: Name | None = Field(
+        None, description="the model's name; without it: the one that the NIM serves, asked of the NIM"
     )
-    api_key: SecretStr | None = Field(None, description="API key, sent as a bearer token; a self-hosted NIM needs none")
-    api_key_file: SecretFile | None = Field(None, description="file that holds the key, instead of API_KEY")
+    api_key: ApiKey | None = Field(None, description="API key, sent as a bearer token; a self-hosted NIM needs none")
+    api_key_file: ApiKeyFile | None = Field(None, description="file that holds the key, instead of API_KEY")
     ca_file: Path | None = Field(
         None, description="PEM file of the authorities whose certificates are trusted, instead of the public ones"
     )
@@ -160,20 +170,6 @@ class NimConnectionSettings(Group):
         if len({parse_base_url(address) for address in base_url}) < len(base_url):
             raise ValueError("names an address twice; name each once")
         return base_url
-
-    @field_validator("api_key")
-    @classmethod
-    def _check_api_key(cls, api_key: SecretStr | None) -> SecretStr | None:
-        if api_key is not None:
-            check_key(api_key.get_secret_value())
-        return api_key
-
-    @field_validator("api_key_file")
-    @classmethod
-    def _check_api_key_file(cls, file: Path | None) -> Path | None:
-        if file is not None:
-            check_key(read_secret_file(file))
-        return file
 
     @field_validator("ca_file")
     @classmethod

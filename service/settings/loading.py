@@ -1,5 +1,6 @@
 """All settings together, read from the environment and from a file."""
 
+import itertools
 import os
 import re
 import tomllib
@@ -46,6 +47,7 @@ PREFIX = "VECGATE_"
 EMBEDDERS = "embedders"
 """The group whose next part is an embedder's name."""
 ANY_NAME = "<NAME>"
+ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared with, not listened on
 
 
 class _Environment(EnvSettingsSource):
@@ -81,6 +83,11 @@ def _without_twins(table: Mapping[str, Any], won: Mapping[str, Any]) -> dict[str
 
 def _bundled_model() -> dict[str, NamedSettings]:
     return {"clip": ClipSettings()}
+
+
+_OF_A_SERVICE = re.compile("(tcp|udp|sctp)://")
+"""The beginning of the addresses of Services in the variables that Kubernetes sets."""
+_FIELDS_OF_EMBEDDERS = sorted({field.upper() for kind in KINDS.values() for field in kind.model_fields})
 
 
 class Settings(BaseSettings):
@@ -140,7 +147,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _groups_fit_together(self) -> Self:
-        faults = [*check_embedders(self.embedder.order, self.embedders), *self._web_faults(), *self._queue_faults()]
+        faults = [
+            *check_embedders(self.embedder.order, self.embedders),
+            *self._web_faults(),
+            *self._queue_faults(),
+            *self._port_faults(),
+        ]
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -153,6 +165,21 @@ class Settings(BaseSettings):
                 self.server.check_encryption("web", self.web.host)
             except ValueError as error:
                 yield str(error)
+
+    def _port_faults(self) -> Iterator[str]:
+        """Yield ports that two servers cannot both listen on, of those that are not chosen by the system."""
+        listening = [("server.port", self.server.host.strip("[]"), self.server.port)]
+        if self.web.enabled:
+            listening.append(("web.port", self.web.host.strip("[]"), self.web.port))
+        http, grpc = self.weaviate.http, self.weaviate.grpc
+        if self.weaviate.embedded:
+            # It listens on all addresses.
+            listening += [("weaviate.http_url", "::", http.port), ("weaviate.grpc_url", "::", grpc.port)]
+        elif (http.host, http.port) == (grpc.host, grpc.port):
+            yield f"weaviate.grpc_url: is {grpc}, the address of Weaviate's HTTP port; its gRPC port is another one"
+        for (first, host, port), (second, other_host, other_port) in itertools.combinations(listening, 2):
+            if port == other_port != 0 and (host == other_host or {host, other_host} & ALL_ADDRESSES):
+                yield f"{second}: has port {port}, and so has {first}; choose another one for one of the two"
 
     def _queue_faults(self) -> Iterator[str]:
         if self.limits.max_inputs > self.embedder.max_queued_inputs:
@@ -235,11 +262,13 @@ def _unknown_variables() -> dict[str, str]:
     known = {name for name, _ in describe_settings()}
     fields = {name for kind in KINDS for name, _ in describe_embedders(kind)}
     unknown = {}
-    for name in os.environ:
+    for name, value in os.environ.items():
         upper = name.upper()
         bare = upper.removeprefix(PREFIX)
-        # Kubernetes sets VECGATE_PORT and the like for a Service named vecgate, so only names with a group are ours.
-        if bare == upper or upper in known or not ("__" in bare or bare in REMOVED):
+        # Kubernetes sets VECGATE_PORT and the like for a Service named vecgate, so only names with a group are ours,
+        # and those that only lack an underscore, unless they hold the address of a Service: it may be vecgate-server.
+        ours = "__" in bare or bare in REMOVED or (_meant(upper) is not None and not _OF_A_SERVICE.match(value))
+        if bare == upper or upper in known or not ours:
             continue
         group, *path = bare.split("__")
         if group == EMBEDDERS.upper() and len(path) == 2 and variable(EMBEDDERS, ANY_NAME, path[1]) in fields:  # noqa: PLR2004 -- name and field
@@ -256,7 +285,19 @@ def _advice(name: str) -> str:
     group, *path = bare.split("__")
     if group == EMBEDDERS.upper() and (of_all := _of_all_embedders(path)) is not None:
         return f"there is no such setting; set {of_all}"
+    if (meant := _meant(name)) is not None:
+        return f"there is no such setting; it is {meant}, with two underscores between the parts of its name"
     return "there is no such setting; see `vecgate serve --help`"
+
+
+def _meant(name: str) -> str | None:
+    """Return the setting whose variable a name is but for the number of underscores between its parts."""
+    flat = re.sub("_+", "_", name)
+    for setting, _ in describe_settings():
+        if flat == setting.replace("__", "_"):
+            return setting
+    named = re.fullmatch(rf"{PREFIX}{EMBEDDERS.upper()}_(\w+?)_({'|'.join(_FIELDS_OF_EMBEDDERS)})", flat)
+    return None if named is None else variable(EMBEDDERS, *named.groups())
 
 
 def _of_all_embedders(path: Sequence[str]) -> str | None:
@@ -291,15 +332,15 @@ class _Names:
                 words = f"an embedder of kind {error['loc'][2]} has no such setting; see `vecgate serve --help`"
             case "extra_forbidden":
                 words = _advice(variable(*path))
-        if path:
-            yield self._name(path), words
-        else:
-            yield from map(self._read, words.splitlines())
+        for line in words.splitlines():
+            yield self._read(line, path)
 
-    def _read(self, line: str) -> tuple[str, str]:
-        """Return setting and words of a line such as "embedder.order: is not set"."""
+    def _read(self, line: str, path: Sequence[str]) -> tuple[str, str]:
+        """Return setting and words of a line, which may name the setting itself, as "embedder.order: is not set"."""
         dotted = re.fullmatch(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)+): (.*)", line)
-        return (self._name(dotted[1].split(".")), dotted[2]) if dotted else ("", line)
+        if dotted:
+            return self._name(dotted[1].split(".")), dotted[2]
+        return self._name(path) if path else "", line
 
     def _name(self, path: Sequence[str]) -> str:
         """Return the variable of a setting, or the file and the key if it is set there alone."""

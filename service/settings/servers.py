@@ -9,6 +9,9 @@ from pydantic_settings import NoDecode
 
 from service.settings.types import MIB, CommaSeparated, Group, Host, Port, ReadableFile, Seconds, split_names
 
+MAX_INT32 = 2**31 - 1
+"""gRPC counts the bytes of a message in 32 bits."""
+
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 
 WithoutKey = Literal["health", "metrics", "reflection"]
@@ -60,7 +63,7 @@ class ServerSettings(Group):
         "encrypts",
     )
     # gRPC itself keeps the event loop some 1.1 ns for each byte that it receives: 35 ms for so many.
-    max_request_bytes: int = Field(32 * MIB, ge=1024, description="largest request message, in bytes")
+    max_request_bytes: int = Field(32 * MIB, ge=1024, le=MAX_INT32, description="largest request message, in bytes")
     max_calls: int = Field(
         1024, ge=1, le=1_000_000, description="calls at the same time; more are refused as OVERLOADED"
     )
@@ -81,7 +84,8 @@ class ServerSettings(Group):
     @model_validator(mode="after")
     def _safe(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("server.tls_cert_file and server.tls_key_file: set both or neither")
+            lacking = "tls_cert_file" if self.tls_cert_file is None else "tls_key_file"
+            raise ValueError(f"server.{lacking}: is not set, and its counterpart is; set both or neither")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError("server.tls_client_ca_file: needs server.tls_cert_file")
         self.check_encryption("server", self.host)
@@ -99,7 +103,7 @@ class ServerSettings(Group):
         """
         if self.tls_cert_file is None and not (self.allow_plaintext or is_loopback(host)):
             raise ValueError(
-                f"{group}.host is {host}: other machines would be served without TLS; set server.tls_cert_file and "
+                f"{group}.host: is {host}, so other machines would be served without TLS; set server.tls_cert_file and "
                 "server.tls_key_file, or server.allow_plaintext"
             )
 
@@ -186,7 +190,7 @@ class AuthSettings(Group):
         if not self.jwt_algorithms or not set(self.jwt_algorithms) <= ALGORITHMS:
             faults.append(f"auth.jwt_algorithms: choose from {', '.join(sorted(ALGORITHMS))}")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
         return self
 
 

@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
+from embedders.nim.address import check_key
+
 MIB = 1024 * 1024
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -35,12 +37,17 @@ def check_host(host: str) -> str:
     return host
 
 
-_HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]?")
+_ADDRESS = r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?"
+_HOST = re.compile(rf"[A-Za-z0-9._-]+|{_ADDRESS}|\[{_ADDRESS}\]")
 
 Host = Annotated[str, AfterValidator(check_host)]
 """A host's name or address."""
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
+"""A name of one line, without the white space around it that a file or a template may leave there."""
 
 
 def split_names(value: object) -> object:
@@ -149,3 +156,21 @@ def _check_secret_file(file: Path) -> Path:
 
 SecretFile = Annotated[Path, AfterValidator(_check_secret_file)]
 """A file that holds a secret. If it cannot be read, that is reported with all other faults, before the start."""
+
+
+def _check_api_key(key: SecretStr) -> SecretStr:
+    check_key(key.get_secret_value())
+    return key
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(_check_api_key)]
+"""A key that can be sent in a header."""
+
+
+def _check_api_key_file(file: Path) -> Path:
+    check_key(read_secret_file(file))
+    return file
+
+
+ApiKeyFile = Annotated[SecretFile, AfterValidator(_check_api_key_file)]
+"""A file that holds a key that can be sent in a header."""

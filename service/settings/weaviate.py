@@ -5,9 +5,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 
-from service.settings.types import Group, Seconds, SecretFile, check_host
+from service.settings.types import ApiKey, ApiKeyFile, Group, Seconds, check_host
 
 GRPC_PORT = 50051
 DEFAULT_PORTS = {"http": 80, "https": 443, "grpc": GRPC_PORT, "grpcs": 443}
@@ -67,8 +67,8 @@ class WeaviateSettings(Group):
         description="Weaviate's gRPC port: grpc://HOST:PORT, or grpcs://HOST:PORT with TLS; without it: port 50051 of "
         "the host in weaviate.http_url, with TLS if that has it",
     )
-    api_key: SecretStr | None = Field(None, description="Weaviate's API key")
-    api_key_file: SecretFile | None = Field(None, description="file that holds the key, instead of weaviate.api_key")
+    api_key: ApiKey | None = Field(None, description="Weaviate's API key")
+    api_key_file: ApiKeyFile | None = Field(None, description="file that holds the key, instead of weaviate.api_key")
     timeout_s: Seconds = Field(30, description="seconds for one call to Weaviate")
 
     @property

@@ -278,7 +278,7 @@ class TestTokens:
         ("wrong", "fault"),
         [
             ({"jwt_issuer": ""}, "auth.jwt_issuer"),
-            ({"jwt_audience": "", "clients_file": None}, "auth.clients_file.*auth.jwt_audience"),
+            ({"jwt_audience": "", "clients_file": None}, r"auth.clients_file.*\n.*auth.jwt_audience"),
             ({"jwt_algorithms": "HS256"}, "auth.jwt_algorithms"),
             ({"jwt_algorithms": "none"}, "auth.jwt_algorithms"),
             ({"jwt_algorithms": ""}, "auth.jwt_algorithms"),

@@ -197,7 +197,11 @@ def test_the_name_of_a_second_address_is_no_other_embedders(monkeypatch: pytest.
     assert fault == "VECGATE_EMBEDDERS__NIM_2: is the name of address 2 of nim, too; rename one of the two"
 
 
-def test_a_declared_space_needs_an_embedder_or_a_file_to_compare_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_declared_space_needs_an_embedder_or_a_file_to_compare_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    probe = tmp_path / "probe.json"
+    probe.touch()
     configured(
         monkeypatch,
         EMBEDDERS__A__KIND="nim",
@@ -212,7 +216,7 @@ def test_a_declared_space_needs_an_embedder_or_a_file_to_compare_with(monkeypatc
         configured(patch, EMBEDDERS__B__MODEL="nvidia/e")
         assert load_settings().ordered["a"].space == "nvidia/e"
     with monkeypatch.context() as patch:
-        configured(patch, EMBEDDERS__A__PROBE_FILE="probe.json")
+        configured(patch, EMBEDDERS__A__PROBE_FILE=str(probe))
         assert load_settings().ordered["a"].space == "nvidia/e"
     with monkeypatch.context() as patch:
         configured(patch, EMBEDDERS__A__MODEL="nvidia/e")

@@ -137,6 +137,145 @@ def test_variables_that_kubernetes_sets_for_a_service_are_no_faults(monkeypatch:
     load_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LOG_LEVEL", "LOG__LEVEL"),
+        ("AUTH_CLIENTS_FILE", "AUTH__CLIENTS_FILE"),
+        ("CONFIG__FILE", "CONFIG_FILE"),
+        ("EMBEDDERS_NIM_KIND", "EMBEDDERS__NIM__KIND"),
+        ("EMBEDDERS__NEMOTRON_8B_API_KEY_FILE", "EMBEDDERS__NEMOTRON_8B__API_KEY_FILE"),
+    ],
+)
+def test_a_name_with_the_wrong_number_of_underscores_is_a_fault_that_says_the_right_one(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(f"VECGATE_{name}", "hunter2")
+
+    (fault,) = faults()
+
+    assert fault.startswith(f"VECGATE_{name}: there is no such setting; it is VECGATE_{meant}, ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVER_PORT", "tcp://10.0.0.1:50070"),  # of a Service named vecgate-server
+        ("WEB_SERVICE_HOST", "10.0.0.1"),
+        ("API_KEY", "of a client"),
+        ("ADDRESS", "vecgate:50070"),
+    ],
+)
+def test_variables_of_services_and_of_the_command_line_are_no_faults(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"VECGATE_{name}", value)
+
+    load_settings()
+
+
+def faults(**variables: str) -> list[str]:
+    """Return what is wrong with the settings of the environment, and of variables without their prefix."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(f"VECGATE_{name}", value)
+        with pytest.raises(InvalidSettings) as caught:
+            load_settings()
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("variables", "fault"),
+    [
+        ({"SERVER__PORT": "8070"}, "WEB__PORT: has port 8070, and so has server.port"),
+        ({"SERVER__PORT": "8070", "WEB__HOST": "::1", "SERVER__HOST": "[::1]"}, "WEB__PORT: has port 8070"),
+        (
+            {"SERVER__PORT": "8070", "SERVER__HOST": "0.0.0.0", "SERVER__ALLOW_PLAINTEXT": "true"},
+            "WEB__PORT: has port 8070",
+        ),
+        (
+            {"WEAVIATE__EMBEDDED": "true", "WEAVIATE__HTTP_URL": "http://elsewhere:8070"},
+            "WEAVIATE__HTTP_URL: has port 8070, and so has web.port",
+        ),
+        (
+            {"WEAVIATE__EMBEDDED": "true", "WEAVIATE__HTTP_URL": "http://localhost:50051"},
+            "WEAVIATE__GRPC_URL: has port 50051, and so has weaviate.http_url",
+        ),
+        (
+            {"WEAVIATE__HTTP_URL": "https://w:443", "WEAVIATE__GRPC_URL": "grpcs://w"},
+            "WEAVIATE__GRPC_URL: is w:443, the address of Weaviate's HTTP port",
+        ),
+    ],
+)
+def test_two_servers_do_not_listen_on_one_port(variables: dict[str, str], fault: str) -> None:
+    (found,) = faults(**variables)
+
+    assert found.startswith(f"VECGATE_{fault}")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SERVER__PORT": "0", "WEB__PORT": "0"},
+        {"SERVER__PORT": "8070", "WEB__ENABLED": "false"},
+        {"SERVER__PORT": "8070", "WEB__HOST": "127.0.0.2"},
+        {"SERVER__PORT": "8080"},
+        {"WEAVIATE__EMBEDDED": "true", "WEAVIATE__HTTP_URL": "http://w:0", "WEAVIATE__GRPC_URL": "grpc://w:0"},
+        {"WEAVIATE__HTTP_URL": "http://w:443", "WEAVIATE__GRPC_URL": "grpcs://g:443"},
+    ],
+)
+def test_servers_of_different_addresses_may_have_one_port(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"VECGATE_{name}", value)
+
+    load_settings()
+
+
+@pytest.mark.parametrize("key", ["", " ", "hunter2\n", "hunt\ner2", "hüter2"])
+def test_a_key_of_weaviate_is_held_to_what_a_header_carries(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(key, encoding="utf-8")
+
+    found = [*faults(WEAVIATE__API_KEY=key)]
+    if key.strip() != "hunter2":  # what ends a file's line is no part of the key
+        found += faults(WEAVIATE__API_KEY_FILE=str(file))
+
+    assert all(fault.startswith("VECGATE_WEAVIATE__API_KEY") for fault in found)
+    assert "unt" not in str(found)
+
+
+@pytest.mark.parametrize("field", ["MODEL", "SPACE"])
+@pytest.mark.parametrize("name", ["", " nvidia/nvclip", "nvidia/nvclip ", "nvidia/nvclip\n", "a\nb"])
+@pytest.mark.parametrize("kind", ["nim", "clip"])
+def test_a_name_has_one_line_and_no_white_space_around_it(kind: str, field: str, name: str) -> None:
+    (fault,) = faults(EMBEDDERS__A__KIND=kind, **{f"EMBEDDERS__A__{field}": name})
+
+    assert fault.startswith(f"VECGATE_EMBEDDERS__A__{field}: String should match pattern")
+
+
+def test_a_message_is_no_larger_than_grpc_can_count() -> None:
+    (fault,) = faults(SERVER__MAX_REQUEST_BYTES=str(2**31))
+
+    assert fault == "VECGATE_SERVER__MAX_REQUEST_BYTES: Input should be less than or equal to 2147483647"
+
+
+def test_faults_of_a_group_are_told_by_the_setting_a_line_each(tmp_path: Path) -> None:
+    file = tmp_path / "jwks"
+    file.touch()
+
+    found = faults(AUTH__JWKS_FILE=str(file), AUTH__JWT_ALGORITHMS="none", SERVER__HOST="0.0.0.0")
+
+    assert [fault.partition(":")[0] for fault in found] == [
+        "VECGATE_SERVER__HOST",
+        "VECGATE_AUTH__CLIENTS_FILE",
+        "VECGATE_AUTH__JWT_ISSUER",
+        "VECGATE_AUTH__JWT_AUDIENCE",
+        "VECGATE_AUTH__JWT_ALGORITHMS",
+    ]
+
+
 def test_every_setting_says_what_it_is() -> None:
     described = list(every_setting())
 
@@ -382,7 +521,9 @@ def test_a_call_larger_than_the_queue_may_not_be_allowed(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["SERVER__HOST", "WEB__HOST"])
-@pytest.mark.parametrize("wrong", ["", "user:pw-canary@host", "http://host", "host/pw-canary", "a b", "host:port"])
+@pytest.mark.parametrize(
+    "wrong", ["", "user:pw-canary@host", "http://host", "host/pw-canary", "a b", "host:port", "[::1"]
+)
 def test_a_host_is_a_name_or_an_address_alone(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
     monkeypatch.setenv(f"VECGATE_{name}", wrong)
     with pytest.raises(InvalidSettings, match=f"VECGATE_{name}.*without scheme, user, port or path") as caught:
@@ -485,7 +626,9 @@ def test_files_that_are_not_there_are_faults_told_together(monkeypatch: pytest.M
         "SERVER__TLS_KEY_FILE": "server.key",
         "WEB__TLS_CLIENT_CA_FILE": "web.crt",
         "AUTH__CLIENTS_FILE": "clients.toml",
+        "EMBEDDERS__CLIP__PROBE_FILE": "probe.json",
     }
+    monkeypatch.setenv("VECGATE_EMBEDDERS__CLIP__KIND", "clip")
     for name, file in files.items():
         monkeypatch.setenv(f"VECGATE_{name}", str(tmp_path / file))
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
@@ -495,10 +638,10 @@ def test_files_that_are_not_there_are_faults_told_together(monkeypatch: pytest.M
         load_settings()
 
     lines = str(caught.value).splitlines()
-    assert [line.partition(":")[0] for line in lines] == [
+    assert {line.partition(":")[0] for line in lines} == {
         *(f"VECGATE_{name}" for name in files),
         "OTEL_EXPORTER_OTLP_CERTIFICATE",
-    ]
+    }
     assert all("cannot be read: No such file or directory" in line for line in lines)
 
 
