@@ -194,24 +194,24 @@ async def test_no_connection_fails_while_certificates_are_replaced(
     monkeypatch.setattr("service.process.tls.LOOK_EVERY_S", 0.0)
     connect = await serve(site, **site.settings(mutual=True))
     done = asyncio.Event()
+    ends: list[str | None] = []
 
-    async def load() -> list[str | None]:
-        ends = []
+    async def load() -> None:
         while not done.is_set():
             ends.append(await connect(client=site.clients))
-        return ends
 
     loads = [asyncio.create_task(load()) for _ in range(4)]
-    for _ in range(20):
+    replaced = 0
+    # However busy the machine is.
+    while (replaced := replaced + 1) <= 20 or len(ends) <= 20:
         issued = site.servers.issue_cert("127.0.0.1")
         issued.cert_chain_pems[0].write_to_path(site.folder / "cert.pem")
         await asyncio.sleep(0.02)
         issued.private_key_pem.write_to_path(site.folder / "key.pem")
         await asyncio.sleep(0.05)
     done.set()
-    ends = [end for each in await asyncio.gather(*loads) for end in each]
+    await asyncio.gather(*loads)
 
-    assert len(ends) > 20
     assert set(ends) == {None}
 
 
