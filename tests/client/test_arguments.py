@@ -211,6 +211,14 @@ def test_another_id_is_refused_by_its_type(client: Client, call: Callable[[Clien
             "an image is bytes, the Path of a file, a PIL image or a Reference, not str",
         ),
         (lambda client: client.search("Pictures", query="dog"), "str is not a query; give one of near_text"),
+        (
+            lambda client: list(client.import_objects("Pictures", [{"title": "a"}])),
+            r"an object is an Object\(properties\), not dict",
+        ),
+        (
+            lambda client: client.update_object("Pictures", {"title": "a"}),
+            r"an object is an Object\(properties\), not dict",
+        ),
         (lambda _: where("a").equal(None), "NoneType cannot be compared with"),
         (lambda _: where("a").contains_any([[1]]), "list cannot be compared with"),
         (lambda _: where("a").contains_any(["a", 1]), "several types .integer, text.; give values of one type"),

@@ -401,9 +401,12 @@ def object_to_pb(value: Object) -> object_pb.DataObject:
     """Return the message of an object.
 
     Raises:
+        TypeError: it is something else, such as a dict.
         ValueError: a property's value or a vector cannot be sent; the message names it.
         OSError: an image cannot be read.
     """
+    if not isinstance(value, Object):
+        raise TypeError(f"an object is an Object(properties), not {type(value).__name__}")
     message = object_pb.DataObject(id=value.id)
     for name, data in value.images.items():
         try:

@@ -30,9 +30,9 @@ class _TenantActivityStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     TENANT_ACTIVITY_STATUS_ACTIVE: _TenantActivityStatus.ValueType  # 1
     """Its objects can be read and written."""
     TENANT_ACTIVITY_STATUS_INACTIVE: _TenantActivityStatus.ValueType  # 2
-    """Its objects are on Weaviate's disk, and calls on them fail."""
+    """Its objects are on Weaviate's disk, and calls on them fail (STORE_REJECTED)."""
     TENANT_ACTIVITY_STATUS_OFFLOADED: _TenantActivityStatus.ValueType  # 3
-    """Its objects are in cloud storage, and calls on them fail. Weaviate needs its module offload-s3."""
+    """Its objects are in cloud storage, and calls on them fail (STORE_REJECTED). Weaviate needs its module offload-s3."""
     TENANT_ACTIVITY_STATUS_OFFLOADING: _TenantActivityStatus.ValueType  # 4
     """Output only. Moving to cloud storage."""
     TENANT_ACTIVITY_STATUS_ONLOADING: _TenantActivityStatus.ValueType  # 5
@@ -46,9 +46,9 @@ TENANT_ACTIVITY_STATUS_UNSPECIFIED: TenantActivityStatus.ValueType  # 0
 TENANT_ACTIVITY_STATUS_ACTIVE: TenantActivityStatus.ValueType  # 1
 """Its objects can be read and written."""
 TENANT_ACTIVITY_STATUS_INACTIVE: TenantActivityStatus.ValueType  # 2
-"""Its objects are on Weaviate's disk, and calls on them fail."""
+"""Its objects are on Weaviate's disk, and calls on them fail (STORE_REJECTED)."""
 TENANT_ACTIVITY_STATUS_OFFLOADED: TenantActivityStatus.ValueType  # 3
-"""Its objects are in cloud storage, and calls on them fail. Weaviate needs its module offload-s3."""
+"""Its objects are in cloud storage, and calls on them fail (STORE_REJECTED). Weaviate needs its module offload-s3."""
 TENANT_ACTIVITY_STATUS_OFFLOADING: TenantActivityStatus.ValueType  # 4
 """Output only. Moving to cloud storage."""
 TENANT_ACTIVITY_STATUS_ONLOADING: TenantActivityStatus.ValueType  # 5
