@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -46,19 +47,47 @@ def find_binary(configured: Path | None = None) -> Path:
 def install_binary(report: Callable[[str], None] = print, version: str = WEAVIATE_VERSION) -> Path:
     """Return the cached Weaviate server program, after building or downloading it if it is not there.
 
-    Blocks for minutes. Only ever called on the explicit wish of a person or of the tests.
+    Blocks for minutes. Only ever called on the explicit wish of a person or of the tests. Of several processes at the
+    same time one installs it, and the others wait.
 
     Args:
         report: takes lines on the progress.
         version: the version of Weaviate.
 
     Raises:
-        WeaviateBinaryMissing: it could neither be built nor downloaded.
+        WeaviateBinaryMissing: it could neither be built nor downloaded, or not be written.
     """
     target = cached_binary(version)
     if _runs(target):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target.with_name(f"{target.name}.lock"), report):
+            if not _runs(target):
+                _install(target, version, report)
+    except OSError as error:
+        raise WeaviateBinaryMissing(
+            f"the cache folder {target.parent} cannot be written: {error.strerror}; make it writable, or set {SETTING} "
+            "to a program that you have"
+        ) from error
+    return target
+
+
+@contextmanager
+def _alone(lock: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock that the kernel lets go of with this process, however that ends."""
+    import fcntl  # noqa: PLC0415 -- not on Windows
+
+    with lock.open("wb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("another process installs Weaviate; waiting for it")
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _install(target: Path, version: str, report: Callable[[str], None]) -> None:
     go = shutil.which("go")
     faults = []
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -75,7 +104,6 @@ def install_binary(report: Callable[[str], None] = print, version: str = WEAVIAT
             f"or download the release elsewhere and set {SETTING} to its program"
         )
     report(f"Weaviate {version} is at {target}")
-    return target
 
 
 def _build(go: str, version: str, folder: Path, target: Path) -> str:

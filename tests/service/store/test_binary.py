@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -68,6 +70,38 @@ def test_go_builds_the_program(home: Path, make_program: Callable[[str], Path]) 
     assert program.read_text().split()[-1] == f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE_VERSION}"
     assert "minutes" in lines[0]
     assert find_binary() == program
+
+
+def test_two_that_install_at_the_same_time_build_it_once(home: Path, make_program: Callable[[str], Path]) -> None:
+    make_program("bin/go").write_text(
+        f"""#!/bin/sh
+echo built >> {home}/builds
+while [ ! -e {home}/go-on ]; do /bin/sleep 0.01; done
+echo > "$GOBIN/weaviate-server"
+/bin/chmod +x "$GOBIN/weaviate-server"
+"""
+    )
+    first: list[str] = []
+    second: list[str] = []
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(install_binary, first.append)
+        while not (home / "builds").exists():
+            sleep(0.01)
+        other = threads.submit(install_binary, second.append)
+        while not second and not other.done():
+            sleep(0.01)
+        (home / "go-on").touch()
+
+    assert one.result() == other.result() == home / CACHED
+    assert second == ["another process installs Weaviate; waiting for it"]
+    assert (home / "builds").read_text() == "built\n"
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_what_helps(home: Path) -> None:
+    (home / "cache").touch()
+
+    with pytest.raises(WeaviateBinaryMissing, match=rf"{home}/cache/.* cannot be written: Not a directory; .*BINARY"):
+        install_binary(lambda _: None)
 
 
 def test_without_go_the_release_is_downloaded(
