@@ -28,11 +28,17 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+
+class SystemRefused(Exception):
+    """The system did not give what the start needs, such as a folder for temporary files; the message says what."""
+
+
 CANNOT_START = (
     AddressTaken,
     EmbeddedWeaviateFailed,
     InvalidSettings,
     ModelUnusable,
+    SystemRefused,
     WeaviateBinaryMissing,
     WorkersFailed,
 )
@@ -152,7 +158,7 @@ async def _serve(
     code = 0
     async with AsyncExitStack() as ends:
         # A signal during a slow start ends the start; what has been started by then is ended as always.
-        serving = await _unless_ended(end, start(settings, ends, end))
+        serving = await _unless_ended(end, _begun(start(settings, ends, end)))
         if serving is not None:
             code = await _unless_ended(end, once_serving(serving)) or 0
         if not code:
@@ -160,6 +166,13 @@ async def _serve(
         log.info("stopping")
     log.info("stopped")
     return code
+
+
+async def _begun(start: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await start
+    except OSError as error:
+        raise SystemRefused(str(error)) from error
 
 
 def describe_port_fault(settings: Settings) -> str | None:

@@ -281,6 +281,19 @@ def test_what_is_wrong_in_files_is_all_told_before_anything_starts(tmp_path: Pat
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_machine_without_room_for_temporary_files_is_one_clear_line(tmp_path: Path, workers: str) -> None:
+    # The child reads it before it looks for a folder.
+    (tmp_path / "sitecustomize.py").write_text("import tempfile\ntempfile._candidate_tempdir_list = list\n")
+    code, failed = start_and_fail(
+        tmp_path / "data", VECGATE_SERVER__WORKERS=workers, PYTHONPATH=str(tmp_path), **tiny_model(tmp_path / "model")
+    )
+
+    assert code == 1
+    assert "No usable temporary directory" in failed.wait_for("cannot_start")["reason"]
+    assert "Traceback" not in "\n".join(str(line) for line in failed.log)
+
+
 def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     clip = {"VECGATE_EMBEDDERS__CLIP__KIND": "clip", "VECGATE_EMBEDDERS__CLIP__MODEL": "ViT-B-32"}
     code, failed = start_and_fail(tmp_path / "data", **clip)
