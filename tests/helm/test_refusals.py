@@ -7,12 +7,14 @@ import pytest
 
 from helm.tools.generate import SCHEMA
 from helm.tools.helm import HelmFailed
+from service.settings import EmbedderSettings, LimitSettings
 from tests.helm.render import render
 from tests.helm.rules import broken_rules
 
 ISSUED = {"enabled": True, "issuerRef": {"name": "site"}}
 SECRET = {"existingSecret": "a", "key": "b"}
 JWKS = {"auth": {"clients": SECRET, "jwks": SECRET}}
+INPUTS, QUEUED = LimitSettings().max_inputs, EmbedderSettings().max_queued_inputs
 CLIP: dict[str, Any] = {"embedders": {"clip": {"kind": "clip"}}}
 
 
@@ -35,6 +37,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a secret without its key": (
         {"secrets": {"embedders": {"nim": {"apiKey": {"existingSecret": "a"}}}}},
         "missing property 'key'",
+    ),
+    "one address for both of Weaviate's ports": (
+        {"settings": {"weaviate": {"httpUrl": "https://Weaviate", "grpcUrl": "grpcs://weaviate:443/"}}},
+        "vecgate: settings.weaviate.grpcUrl is weaviate:443, the address of Weaviate's HTTP port",
+    ),
+    "calls that are larger than the queue": (
+        {"settings": {"embedder": {"maxQueuedInputs": INPUTS - 1}}},
+        f"vecgate: settings.limits.maxInputs is {INPUTS}, but only settings.embedder.maxQueuedInputs = {INPUTS - 1}",
+    ),
+    "more inputs of a call than may wait": (
+        {"settings": {"limits": {"maxInputs": QUEUED + 1}}},
+        f"vecgate: settings.limits.maxInputs is {QUEUED + 1}, but only settings.embedder.maxQueuedInputs = {QUEUED}",
     ),
     "a secret of no embedder": (
         {"secrets": {"embedders": {"other": {"apiKey": SECRET}}}},

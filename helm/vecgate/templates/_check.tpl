@@ -2,6 +2,7 @@
 {{- define "vecgate.check" -}}
 {{- include "vecgate.checkUse" . -}}
 {{- include "vecgate.checkEmbedders" . -}}
+{{- include "vecgate.checkSettings" . -}}
 {{- include "vecgate.checkPorts" . -}}
 {{- include "vecgate.checkRollout" . -}}
 {{- include "vecgate.checkScaling" . -}}
@@ -65,6 +66,23 @@
 {{- if ne .Values.weights.source "none" -}}
 {{- fail "vecgate: weights are for local models; add an embedder of kind clip to settings.embedders, or set weights.source to none" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Settings that are right by themselves, and refused by the service together. */}}
+{{- define "vecgate.checkSettings" -}}
+{{- $addresses := list -}}
+{{- range $url := list .Values.settings.weaviate.httpUrl .Values.settings.weaviate.grpcUrl -}}
+{{- $host := regexReplaceAll "^[a-z]+://|(:[0-9]+)?/?$" $url "" -}}
+{{- $addresses = append $addresses (printf "%s:%s" $host (include "vecgate.portOfUrl" $url) | lower) -}}
+{{- end -}}
+{{- if eq (first $addresses) (last $addresses) -}}
+{{- fail (printf "vecgate: settings.weaviate.grpcUrl is %s, the address of Weaviate's HTTP port; its gRPC port is another one" (last $addresses)) -}}
+{{- end -}}
+{{- $inputs := default 500 (default dict .Values.settings.limits).maxInputs | int64 -}}
+{{- $queue := default 4096 (default dict .Values.settings.embedder).maxQueuedInputs | int64 -}}
+{{- if gt $inputs $queue -}}
+{{- fail (printf "vecgate: settings.limits.maxInputs is %d, but only settings.embedder.maxQueuedInputs = %d may wait; lower the one or raise the other" $inputs $queue) -}}
 {{- end -}}
 {{- end -}}
 
