@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from service.sources.schema import ARRAYS, NOTHING, Column
 ELEMENTS = {array: element for element, array in ARRAYS.items()}
 """The type of a list's values, by that of the list."""
 UUID_BYTES = 16
+MINUTE = timedelta(minutes=1)
 TAKEN = {
     DataType.TEXT: {DataType.TEXT, DataType.INT, DataType.DATE, DataType.UUID},
     DataType.INT: {DataType.INT, DataType.NUMBER},
@@ -161,7 +162,13 @@ def _date(value: Any) -> str:
         value = datetime.combine(value, time(), UTC)
     if not isinstance(value, datetime):
         raise Unfit("it is not a date", value)
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+    moment = value if value.tzinfo else value.replace(tzinfo=UTC)
+    offset = moment.utcoffset() or timedelta()
+    if offset % MINUTE:
+        # The local mean times of the 19th century have seconds, which RFC 3339 has not.
+        whole = -(-offset // MINUTE) * MINUTE
+        moment = moment.replace(tzinfo=timezone(whole)) + (whole - offset)
+    return moment.isoformat()
 
 
 def _uuid(value: Any) -> str:

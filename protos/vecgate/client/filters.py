@@ -51,6 +51,8 @@ def where(
 class Where:
     """The left side of a condition. Every method returns a filter; dates may be `datetime`, ids `UUID`.
 
+    Join filters with `all_of` and `any_of`: of `a and b`, `a or b` and `1 <= a <= 2`, Python keeps one side alone.
+
     Raises:
         TypeError: no property has values of this type, or the values are of several types.
         ValueError: a date has no time zone, a whole number is not exact as a double, or a list is empty.

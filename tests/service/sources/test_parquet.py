@@ -225,6 +225,14 @@ def test_a_value_that_python_does_not_have_refuses_its_row_alone(tmp_path: Path)
     assert refused.startswith("t.parquet, row 1: a value cannot be read: time: ")
 
 
+def test_a_zone_with_seconds_is_written_in_whole_minutes_at_the_same_moment(tmp_path: Path) -> None:
+    found = write(tmp_path, {"time": pa.array([-2_840_140_800], pa.timestamp("s", "Europe/Berlin"))})
+
+    (made,), _ = objects_of(found, Mapping().bind(schema(found), collection(time=DataType.DATE)))
+
+    assert made.properties == {"time": "1880-01-01T00:54:00+00:54"}
+
+
 def test_row_groups_are_fragments_and_numbers_of_rows_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.sources.parquet.FRAGMENT_BYTES", 1)
     found = write(tmp_path, {"n": list(range(5))}, row_group_size=2)
