@@ -134,16 +134,21 @@ class Authenticator:
 
     async def _watch(self) -> None:
         seen = self._contents
+        reason = ""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 contents = await asyncio.to_thread(self._read)
+                reason = ""
                 if contents != seen:
                     seen = contents
                     self._load(contents)
                     log.info("clients_read_again", clients=[each.name for each in self._clients])
             except InvalidSettings as error:
-                log.warning("clients_not_read_again", reason=str(error))
+                # A file that stays away is one fault, not one for each look.
+                if str(error) != reason:
+                    reason = str(error)
+                    log.warning("clients_not_read_again", reason=reason)
             except Exception:
                 # Known clients are still served, and the next change of the files is noticed.
                 log.exception("clients_not_read_again")

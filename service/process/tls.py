@@ -67,6 +67,7 @@ class Certificates:
         self._files = files
         self._clock = clock
         self._looked_s = clock()
+        self._reason = ""
         try:
             self._contents = self._seen = files.read()
             self._latest = self.context = files.context()
@@ -86,6 +87,7 @@ class Certificates:
         self._looked_s = now_s
         try:
             contents = self._files.read()
+            self._reason = ""
             if contents == self._seen:
                 return
             self._seen = contents
@@ -97,7 +99,10 @@ class Certificates:
             self._latest, self._contents = context, contents
             log.info("certificate_read_again", group=self._group)
         except (OSError, ssl.SSLError) as error:
-            log.warning("certificate_not_read_again", reason=self._fault(error))
+            # A file that stays away is one fault, not one for each look.
+            if (reason := self._fault(error)) != self._reason:
+                self._reason = reason
+                log.warning("certificate_not_read_again", reason=reason)
 
     def _use_latest(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
         del name, context

@@ -136,6 +136,26 @@ async def test_files_are_read_again_when_they_change_and_bad_ones_are_not_taken(
     assert len([line for line in lines if line["event"] == "clients_read_again"]) == 2
 
 
+async def test_a_file_that_stays_away_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_clients(tmp_path / "clients.toml", a='permissions = ["embed"]')
+    content = file.read_bytes()
+    authenticator = Authenticator(AuthSettings(clients_file=file))
+    read, looks = authenticator._read, []
+    monkeypatch.setattr(authenticator, "_read", lambda: (looks.append(file.exists()), read())[1])
+    await authenticator.start()
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            file.unlink()
+            looks.clear()
+            await _until(lambda: looks[3])
+            file.write_bytes(content)
+            looks.clear()
+            await _until(lambda: looks[2])
+    await authenticator.close()
+
+    assert [line["event"] for line in lines] == ["clients_not_read_again"] * 2
+
+
 async def test_files_are_read_again_after_an_error_that_nobody_thought_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

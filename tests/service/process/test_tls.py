@@ -150,6 +150,24 @@ async def test_a_new_certificate_is_used_without_a_restart_and_a_broken_one_is_n
     assert [line["event"] for line in lines].count("certificate_not_read_again") == 1
 
 
+def test_a_file_that_stays_away_is_told_once(site: Site) -> None:
+    now_s = 0.0
+    key = site.folder / "key.pem"
+    certificates = Certificates("server", TlsFiles(site.folder / "cert.pem", key, None), lambda: now_s)
+    before = certificates.contents()
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            key.unlink()
+            for _ in range(3):
+                now_s += 2
+                assert certificates.contents() == before
+            key.write_bytes(before[1])
+            now_s += 2
+            assert certificates.contents() == before
+
+    assert [line["event"] for line in lines] == ["certificate_not_read_again"] * 2
+
+
 def test_files_are_looked_at_once_a_second_at_most(site: Site) -> None:
     now_s = 0.0
     files = TlsFiles(site.folder / "cert.pem", site.folder / "key.pem", None)
