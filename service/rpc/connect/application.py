@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health
 
+from service.error_table import to_status
 from service.errors import InvalidRequest, Violation
 from service.rpc.connect.call import HttpCall, Request
 from service.rpc.connect.errors import connect_error, error_body, protocol_fault, refusal
@@ -42,6 +43,7 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 Context = RequestContext[Any, Any]
 
+REQUEST_ID = b"x-request-id"
 UNKNOWN = "/(unknown)"
 """The path of the endpoint that answers for all methods that do not exist."""
 
@@ -350,11 +352,16 @@ class _Beginning:
     async def on_end(self, token: None, context: Context, error: Exception | None) -> None:
         """End a call that its protocol, its caller or its deadline has ended."""
         del token
-        call = _current.get().call
+        exchange = _current.get()
+        call = exchange.call
         if error is not None and call is not None and not call.done():
             await call.fail(error)
             _tell(call, context.response_headers)
-            call.raise_failure()
+            if not _is_late(error):
+                call.raise_failure()
+        if _is_late(error):
+            # The library has seen the deadline before the call's own bound, which is a little earlier, has answered.
+            raise connect_error(to_status(TimeoutError(), dict(exchange.scope["headers"])[REQUEST_ID].decode()))
 
 
 async def _unary(kind: type[Message], json: JsonMessages, request: Request, context: Context) -> bytes:
@@ -388,6 +395,11 @@ async def _bidi(
 
 async def _one(request: Request) -> AsyncIterator[Request]:
     yield request
+
+
+def _is_late(error: Exception | None) -> bool:
+    """Return whether an error is the library's own of a deadline, which has no details."""
+    return isinstance(error, ConnectError) and error.code is Code.DEADLINE_EXCEEDED and not error.details
 
 
 def _call() -> HttpCall:

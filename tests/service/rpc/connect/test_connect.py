@@ -1,5 +1,6 @@
 """Connect and gRPC-Web, as curl and browsers speak them."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import structlog
 
 from service.process.metrics import CALLS
+from service.rpc.server.calls import CallInterceptor
 from tests.service.conftest import Wire
 
 SEARCH = "/vecgate.v1.SearchService/SearchObjects"
@@ -55,6 +57,19 @@ async def test_a_call_over_http_is_counted_and_logged_once_and_as_over_grpc(api:
     (line,) = [each for each in lines if each["event"] == "call"]
     assert (line["method"], line["code"], line["request_id"]) == (SEARCH, "OK", "mine")
     assert line["peer"].startswith("127.0.0.1:")
+
+
+async def test_a_deadline_that_passes_before_the_call_has_answered_has_its_reason_and_request_id(
+    api: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CallInterceptor, "_time_left", lambda *_: 60.0)
+    api.embedder.gate = asyncio.Event()
+
+    answer = await ask(api, SEARCH, A_DOG, connect_timeout_ms="300", x_request_id="mine")
+
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+    reason, request = (each["debug"] for each in answer.json()["details"])
+    assert (reason["reason"], request["requestId"]) == ("DEADLINE_EXCEEDED", "mine")
 
 
 async def test_every_answer_says_how_long_it_took(api: Wire) -> None:
