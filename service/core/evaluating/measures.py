@@ -11,7 +11,7 @@ from service.errors import PackageMissing
 
 
 class Measure(Enum):
-    """What is measured of the hits of a query; each is 0 to 1, and 1 is best.
+    """What is measured of the hits of a query, by its name for people; each is 0 to 1, and 1 is best.
 
     INDEX_RECALL: the share of the exactly nearest objects that the index finds.
     NDCG: how far up the answers are, the best ones most of all.
@@ -19,9 +19,9 @@ class Measure(Enum):
     RECALL: the share of the answers that are found.
     """
 
-    INDEX_RECALL = "index_recall"
-    NDCG = "ndcg"
-    RECIPROCAL_RANK = "reciprocal_rank"
+    INDEX_RECALL = "index recall"
+    NDCG = "nDCG"
+    RECIPROCAL_RANK = "MRR"
     RECALL = "recall"
 
 

@@ -210,7 +210,7 @@ def test_new_queries_that_go_badly_are_named_where_the_same_ones_go_as_before() 
     same, every = of_ndcg(judged(before), judged(now, digests=digests))
 
     assert (same.same_queries, same.chance, same.message) == (120, 1, "")
-    assert "its ndcg is" in every.message
+    assert "its nDCG is" in every.message
 
 
 @pytest.mark.parametrize(("loss", "told"), [(1e-7, False), (0.009, False), (0.011, True)])
@@ -473,7 +473,7 @@ def test_an_index_that_finds_less_or_has_lost_objects_is_named_and_a_slow_one_is
 
     found = changes(before, replace(before, systems={"present": worse, "new": worse}))
 
-    assert "its index_recall is 0.700, and was 0.970" in found[ChangeKind.INDEX_RECALL].message
+    assert "its index recall is 0.700, and was 0.970" in found[ChangeKind.INDEX_RECALL].message
     assert "20.0% of the objects are not found" in found[ChangeKind.NOT_FOUND].message
     time = found[ChangeKind.MEDIAN_TIME]
     assert (time.before, time.now, time.chance, time.real) == (0.01, 10.0, None, False)

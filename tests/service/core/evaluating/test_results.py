@@ -1,10 +1,24 @@
-"""What is said of suggestions."""
+"""What is said of comparisons and of suggestions."""
 
 import pytest
 
-from service.core.evaluating.results import FindingKind, findings_of_ef
-from service.core.evaluating.statistics import Estimate
+from service.cli import drift, evaluation_page
+from service.core.evaluating.measures import Measure
+from service.core.evaluating.results import Comparison, FindingKind, findings_of_comparisons, findings_of_ef
+from service.core.evaluating.statistics import Difference, Estimate
 from service.core.evaluating.suggesting import EfSuggestion
+from service.rpc.evaluation.messages import MEASURES
+
+
+@pytest.mark.parametrize("measure", Measure)
+def test_a_finding_calls_a_measure_what_tables_call_it(measure: Measure) -> None:
+    worse = Comparison("other", measure, Difference(Estimate(-0.07, -0.1, -0.04), 0.001, real=True))
+
+    (found,) = findings_of_comparisons([worse], "present")
+
+    name = evaluation_page.MEASURES[MEASURES[measure]]
+    assert found.message == f"its {name} is 0.070 lower than that of 'present'"
+    assert name in drift.NAMES.values()
 
 
 @pytest.mark.parametrize(
