@@ -6,10 +6,11 @@ import grpc
 import pytest
 import structlog
 from grpc import StatusCode
+from grpc_status import rpc_status
 
 from embedders import errors as embedder_errors
 from service import errors
-from service.error_table import TABLE, rule_for
+from service.error_table import TABLE, rule_for, to_status
 from service.settings import ServerSettings
 from tests.service.conftest import Wire, failure_of, over_every_wire, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -86,6 +87,63 @@ async def test_a_stores_failure_reaches_the_caller_of_every_method(
     failure = await failure_of(call())
 
     assert (failure.code, failure.reason, failure.retry_s) == (code, reason, retry_s)
+
+
+EVERY_ERROR: tuple[Exception, ...] = (
+    errors.InvalidRequest([errors.Violation("name", "is wrong", "INVALID_ID"), errors.Violation("scope", "is wrong")]),
+    errors.EmbedderNotFound("x"),
+    errors.RerankerNotFound("x"),
+    errors.CollectionNotFound("Ünknown", "there is another"),
+    errors.AliasNotFound("x"),
+    errors.TenantNotFound("x"),
+    errors.ObjectNotFound("x"),
+    errors.CollectionAlreadyExists("x"),
+    errors.SpaceMismatch(vector="v", bound="a", given="b", bound_dimension=1, given_dimension=None),
+    errors.SpaceAmbiguous(vector="v", model="m", spaces=["a", "b"]),
+    errors.CollectionNotBound("x", "v"),
+    errors.ImageNotStored("v", "image"),
+    errors.BindingUnproven("too far", {"lowest": "0.5"}),
+    errors.PackageMissing("UMAP", "umap-learn", "map"),
+    errors.CollectionChanged("x"),
+    errors.ImageUriNotAllowed("not there"),
+    errors.ImageNotServed("404"),
+    errors.ImageUnreachable("silent"),
+    errors.CredentialsMissing("no key"),
+    errors.CredentialsInvalid("wrong key"),
+    errors.PermissionDenied("not you"),
+    errors.QuotaExceeded("anna", "inputs_per_second", "10", retry_after_s=2.5),
+    errors.StoreRejected("read-only"),
+    errors.TenantInactive("x"),
+    errors.VectorRemoved("v"),
+    errors.StoreUnavailable("silent", retry_after_s=3),
+    errors.Overloaded("full"),
+    errors.MessageTooLarge("too long"),
+    embedder_errors.EmbedderOverloaded("full"),
+    embedder_errors.EmbedderRateLimited("busy", retry_after_s=7),
+    embedder_errors.EmbedderUnavailable("down"),
+    embedder_errors.CallerKeyRejected("yours"),
+    embedder_errors.CredentialRejected("ours"),
+    embedder_errors.ModelGone("gone"),
+    embedder_errors.ModelUnusable("broken"),
+    embedder_errors.SpaceDisproved("another"),
+    embedder_errors.AnswerInvalid("63 of 64"),
+    TimeoutError(),
+    ValueError("the caller's secret text"),
+)
+
+
+@over_every_wire
+async def test_every_error_of_the_table_comes_with_all_its_details(wire: Wire) -> None:
+    request = collection_pb.GetCollectionRequest(name="Pictures")
+    for error in EVERY_ERROR:
+        wire.store.fail_next(error)  # type: ignore[arg-type]
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await wire.collections.GetCollection(request, metadata=(("x-request-id", "abc-123"),))
+
+        assert rpc_status.from_call(caught.value) == to_status(error, "abc-123")
+    told = {next(kind for kind in type(each).__mro__ if kind in TABLE) for each in EVERY_ERROR}
+    assert told == TABLE.keys()
 
 
 @over_every_wire
