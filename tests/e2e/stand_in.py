@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def grpcurl(arguments: list[str]) -> None:
-    """Do as grpcurl does with `-plaintext [-d JSON] ADDRESS METHOD`, `list` and `describe NAME`."""
+    """Do as grpcurl does with `-plaintext [-d JSON] ADDRESS METHOD`, `list` and `describe NAME`; `@` reads the JSON."""
     import grpc
     from google.protobuf import json_format
     from google.protobuf.descriptor_pool import DescriptorPool
@@ -34,7 +34,7 @@ def grpcurl(arguments: list[str]) -> None:
         else:
             service, _, method = words[0].partition("/")
             found = pool.FindServiceByName(service).methods_by_name[method]
-            request = json_format.Parse(data, GetMessageClass(found.input_type)())
+            request = json_format.Parse(sys.stdin.read() if data == "@" else data, GetMessageClass(found.input_type)())
             call = channel.unary_unary(
                 f"/{words[0]}", type(request).SerializeToString, GetMessageClass(found.output_type).FromString
             )

@@ -17,6 +17,9 @@ PACKAGES = ("chromium", "fonts-liberation")
 NOWHERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 """No request leaves this machine, whatever a page or the browser itself tries."""
 
+CAMERA = "--use-fake-device-for-media-stream"
+"""A camera that every machine has."""
+
 
 class ChromiumMissing(Exception):
     """There is no Chromium; the message says how to get one."""
@@ -82,7 +85,7 @@ async def launched() -> AsyncIterator[Browser]:
     """
     program = find_chromium()
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=[NOWHERE])
+        browser = await playwright.chromium.launch(executable_path=program, args=[NOWHERE, CAMERA])
         try:
             yield browser
         finally:

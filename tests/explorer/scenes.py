@@ -1,11 +1,16 @@
 """Each page of the explorer with something on it: what tests and screenshots look at."""
 
+import base64
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from playwright.async_api import Locator, Page, expect
 
 from service.cli.demo import COLLECTION
+from service.error_table import rule_for, to_status
+from service.errors import CredentialsInvalid, QuotaExceeded, ServiceError
+from service.rpc.connect.errors import connect_code
 from tests.explorer.gestures import drop
 from tests.explorer.samples import PICTURES, QUERIES
 
@@ -26,12 +31,14 @@ ALL_IN_VIEW = """() => ![...document.querySelectorAll("main .loading")].some((ea
 AT_REST = """() => new Promise((done) => {
   let quiet = 0;
   const look = () => {
-    quiet = document.querySelector("main .busy, main .waiting") ? 0 : quiet + 1;
+    const waits = document.querySelector("main .busy, main .waiting") && !document.querySelector("dialog:modal");
+    quiet = waits ? 0 : quiet + 1;
     if (quiet > 5) done(); else requestAnimationFrame(look);
   };
   requestAnimationFrame(look);
 })"""
-"""Between two things that a page waits for there may be a frame or two without either."""
+"""Between two things that a page waits for there may be a frame or two without either; behind a dialog it waits for
+people."""
 
 
 async def at_rest(page: Page) -> None:
@@ -79,6 +86,38 @@ async def search_by_picture(page: Page, picture: Path = QUERIES / "fluent" / "pi
     await expect(page.get_by_alt_text("The picture that is searched by")).to_be_visible()
     await expect(results(page).first).to_contain_text("distance")
     await all_pictures_shown(page)
+
+
+async def filtered(page: Page) -> None:
+    """Search by words among the objects that fit a condition."""
+    await search_by_words(page)
+    add = page.get_by_role("button", name="Add a condition")
+    if not await add.is_visible():  # on a phone
+        await page.locator("summary", has_text="Options").click()
+    await add.click()
+    await page.get_by_label("Comparison").select_option("has a word like")
+    await page.get_by_label("Value", exact=True).fill("glas*")
+    await page.keyboard.press("Tab")
+    await page.wait_for_url("**filter=*")
+    await settled(page)
+    await all_pictures_shown(page)
+
+
+async def more_like_this(page: Page) -> None:
+    """Go from a hit to its likes."""
+    await search_by_words(page, "a dog")
+    await results(page).first.get_by_role("link", name="More like").click()
+    await expect(page.get_by_text("like this object")).to_be_visible()
+    await settled(page)
+    await all_pictures_shown(page)
+
+
+async def camera(page: Page) -> None:
+    """Look through the camera, which `launched` gives to the browser."""
+    await page.context.grant_permissions(["camera"])
+    await page.goto(SEARCH)
+    await page.get_by_role("button", name="Camera").click()
+    await expect(page.get_by_role("button", name="Use this picture")).to_be_enabled()
 
 
 async def object_(page: Page) -> None:
@@ -136,7 +175,7 @@ async def import_(page: Page) -> None:
 async def collections(page: Page) -> None:
     """List the collections."""
     await page.goto("#/collections")
-    await expect(page.get_by_role("main")).to_contain_text("objects")
+    await expect(page.get_by_role("article", name=COLLECTION)).to_contain_text(re.compile(r"\d objects?"))
 
 
 async def collection(page: Page) -> None:
@@ -151,16 +190,43 @@ async def status(page: Page) -> None:
     await expect(page.get_by_role("main")).to_contain_text("pictogram-clip")
 
 
-async def key(page: Page) -> None:
-    """Ask for a key."""
+async def refuse(page: Page, error: ServiceError) -> None:
+    """Let searches and lists be refused by an error of the table, as the server writes it."""
+    rule, told = rule_for(error), to_status(error, "")
+    details = [{"type": each.TypeName(), "value": base64.b64encode(each.value).decode()} for each in told.details]
+    body = {"code": connect_code(rule.code).value, "message": told.message, "details": details}
+    await page.route(
+        re.compile("/(SearchObjects|ListObjects)$"), lambda route: route.fulfill(status=rule.http, json=body)
+    )
+
+
+async def wrong_key(page: Page) -> None:
+    """Ask for another key in place of a wrong one."""
+    await refuse(page, CredentialsInvalid("unknown API key; ask the operator of this server for one"))
     await page.goto(SEARCH)
-    await page.get_by_role("button", name="Key", exact=True).click()
-    await expect(page.get_by_role("dialog", name="API key")).to_be_visible()
+    await expect(page.get_by_role("dialog", name="API key")).to_contain_text("CREDENTIALS_INVALID")
+
+
+async def quota_exceeded(page: Page) -> None:
+    """Search with a key whose quota is used up."""
+    await refuse(page, QuotaExceeded("anna", "inputs_per_second", "10", retry_after_s=95))
+    await page.goto(f"{SEARCH}&words=a+dog")
+    await expect(page.get_by_role("alert")).to_contain_text("Try again in")
+
+
+async def server_down(page: Page) -> None:
+    """Search while nobody answers."""
+    await page.route("**/SearchObjects", lambda route: route.abort())
+    await page.goto(f"{SEARCH}&words=a+dog")
+    await expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
 
 
 SCENES: Mapping[str, Callable[[Page], Awaitable[None]]] = {
     "search": search_by_words,
     "search-by-picture": search_by_picture,
+    "filter": filtered,
+    "more-like-this": more_like_this,
+    "camera": camera,
     "object": object_,
     "map": map_,
     "compare": compare,
@@ -169,6 +235,8 @@ SCENES: Mapping[str, Callable[[Page], Awaitable[None]]] = {
     "collections": collections,
     "collection": collection,
     "status": status,
-    "key": key,
+    "wrong-key": wrong_key,
+    "quota-exceeded": quota_exceeded,
+    "server-down": server_down,
 }
 """By the names of their screenshots."""

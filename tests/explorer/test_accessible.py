@@ -10,6 +10,7 @@ from tests.explorer.gestures import DESK, PHONE, tab_through
 from tests.explorer.layout import layout_faults
 from tests.explorer.scenes import SCENES, SEARCH, at_rest, results, search_by_picture, search_by_words
 from tests.explorer.scripts import Scripts, grave_violations
+from tests.explorer.watching import Watch
 from vecgate.v1.collection_service_pb2 import Collection
 
 TITLE = {"name": "title", "data_type": "DATA_TYPE_TEXT"}
@@ -20,11 +21,16 @@ LOOKS: tuple[tuple[ViewportSize, Literal["light", "dark"]], ...] = (
     (PHONE, "light"),
 )
 
+REFUSED = {"wrong-key": "status of 401", "quota-exceeded": "status of 429", "server-down": "ERR_FAILED"}
+"""What the browser says of the scenes in which calls fail."""
+
 
 @pytest.mark.parametrize("scene", SCENES)
 async def test_a_page_keeps_nobody_out_in_both_themes_on_a_phone_and_by_keyboard(
-    scene: str, page: Page, scripts: Scripts
+    scene: str, page: Page, scripts: Scripts, watch: Watch
 ) -> None:
+    if scene in REFUSED:
+        watch.expect(REFUSED[scene])
     await SCENES[scene](page)
 
     found = []
@@ -42,6 +48,20 @@ async def test_a_page_keeps_nobody_out_in_both_themes_on_a_phone_and_by_keyboard
     assert not found, "\n".join(found)
     assert seen.missed == ()
     assert seen.unmarked == ()
+
+
+async def test_what_gets_the_focus_does_not_hide_behind_the_navigation(page: Page) -> None:
+    await search_by_words(page, "a dog")
+    await results(page).nth(30).get_by_role("link", name="More like").focus()
+
+    for _ in range(30):
+        await page.keyboard.press("Shift+Tab")
+
+        top, bottom = await page.evaluate(
+            "[document.activeElement.getBoundingClientRect().top, "
+            "document.querySelector('header').getBoundingClientRect().bottom]"
+        )
+        assert top >= bottom
 
 
 async def test_the_focus_stays_near_conditions_that_are_removed(page: Page) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.e2e.serving import Serving
+from tests.e2e.serving import ROOT, Serving
 from tests.explorer.samples import QUERIES
 from tests.explorer.scenes import settled
 
@@ -19,7 +19,8 @@ FILTER = (
     '"values":["pizza","it\'s"]},{"target":"length:name","operator":"FILTER_OPERATOR_LESS","values":["4"]}]}'
 )
 
-WAYS = ("curl", "Python")
+WAYS = ("curl", "grpcurl", "Python")
+STAND_IN = f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -m tests.e2e.stand_in grpcurl"
 
 
 def hits(page: Page) -> Locator:
@@ -84,9 +85,10 @@ async def shown(page: Page) -> list[str]:
 
 async def run(text: str, server: Serving, folder: Path) -> list[str]:
     """Run what was copied, and return the ids that it finds."""
-    command = ["bash", "-c", text]
+    ours = text.replace("127.0.0.1:50070", server.address)
+    command = ["bash", "-c", f'grpcurl() {{ {STAND_IN} "$@"; }}\n{ours}']
     if text.startswith(("from", "import")):
-        command = [sys.executable, "-c", text.replace("127.0.0.1:50070", server.address)]
+        command = [sys.executable, "-c", ours]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -93,6 +93,20 @@ async def test_the_page_shows_and_saves_what_the_api_finds(page: Page, gallery: 
         await expect(shown.nth(number)).to_contain_text(query.text)
 
 
+async def test_an_answer_has_as_much_room_for_its_picture_as_other_hits_before_it_comes(page: Page) -> None:
+    async def never(_: Route) -> None:
+        return None
+
+    await page.route("**/GetObject", never)
+    await page.goto(f"{CAPTIONS}&ways={EVALUATED_WAYS}")
+    await run_evaluation(page)
+
+    await expect(page.locator(".tile .badge").first).to_be_attached()
+    sizes = await page.locator(".tile .picture").evaluate_all("(all) => all.map((each) => each.clientWidth)")
+    assert len(set(sizes)) == 1
+    await page.unroute("**/GetObject")
+
+
 async def test_present_weights_of_fields_find_in_a_sample_of_all_objects_what_searches_find(gallery: Serving) -> None:
     captions = pb.CaptionQueries(property="keywords", sample_size=200)
     rest: Any = {"collection": COLLECTION, "captions": captions, "limit": 5}
@@ -241,6 +255,24 @@ def enveloped(message: object, flags: int) -> bytes:
     """Return a message of Connect's streams."""
     content = json.dumps(message).encode()
     return bytes([flags]) + len(content).to_bytes(4, "big") + content
+
+
+async def test_a_difference_says_whether_it_is_worse_better_or_may_be_chance(page: Page) -> None:
+    differences = (("worse", -0.1, True), ("better", 0.1, True), ("may be chance", -0.1, False))
+    comparisons = [
+        {"system": verdict, "measure": "EVALUATION_MEASURE_NDCG", "difference": {"mean": mean}, "real": real}
+        for verdict, mean, real in differences
+    ]
+    systems = [{"system": {"name": name}} for name in ("present", *(verdict for verdict, *_ in differences))]
+    told = enveloped({"evaluation": {"systems": systems, "comparisons": comparisons}}, 0) + enveloped({}, 2)
+    await page.goto(CAPTIONS)
+    await page.route(CALL, lambda route: route.fulfill(body=told, content_type="application/connect+json"))
+
+    await run_evaluation(page)
+
+    rows = page.get_by_role("region", name="Differences from the first way").locator("tbody tr")
+    for row, (verdict, *_) in enumerate(differences):
+        await expect(rows.nth(row).locator(".badge")).to_have_text(verdict)
 
 
 def missing_package() -> bytes:

@@ -1,12 +1,14 @@
 """What a search has found: more of it, pictures as they come into view, one object with all of it, and the way back."""
 
+from datetime import datetime
+
 from playwright.async_api import Page, Route, expect
 
 from service.cli.demo import COLLECTION
 from tests.e2e.serving import Serving
 from tests.explorer.scenes import SEARCH, all_pictures_shown, results, search_by_words, settled, titles
 from tests.explorer.watching import Watch
-from vecgate.client import Object
+from vecgate.client import Object, near_object
 from vecgate.v1.collection_service_pb2 import Collection
 
 PAGE = 48
@@ -94,7 +96,9 @@ async def test_a_picture_that_the_server_was_too_busy_for_comes_by_itself(page: 
     assert refused
 
 
-async def test_a_hit_shows_its_certainty_and_all_that_is_stored(page: Page, gallery: Serving) -> None:
+async def test_a_hit_shows_its_certainty_all_that_is_stored_and_the_history_of_its_vector(
+    page: Page, gallery: Serving
+) -> None:
     await search_by_words(page, "a dog")
     shown, title = await page.locator("meter").first.evaluate("(each) => [each.value.toFixed(3), each.title]")
     assert title == f"certainty {shown}"
@@ -108,7 +112,18 @@ async def test_a_hit_shows_its_certainty_and_all_that_is_stored(page: Page, gall
     for value in hit.properties.values():
         await expect(main).to_contain_text(str(value))
     await expect(main).to_contain_text(hit.id)
-    await expect(main).to_contain_text("pictogram-clip")
+    vector = main.get_by_role("heading", name="default").locator("xpath=ancestor::*[contains(@class, 'panel')]")
+    with gallery.client() as client:
+        (config,) = client.get_collection(COLLECTION).vectors
+        (embedder,) = client.embedders().embedders
+        found = client.search(COLLECTION, query=near_object(hit.id), limit=1, return_times=True).hits[0]
+    facts = {"Space": config.space, "Model at creation": config.model, "Embedder now": f"{embedder.name} ready"}
+    for name, value in facts.items():
+        fact = vector.locator("dl > div").filter(has=page.get_by_text(name, exact=True))
+        await expect(fact.locator("dd")).to_have_text(value)
+    for name, time in {"Created": found.created, "Last updated": found.updated}.items():
+        shown = main.locator("dl > div").filter(has=page.get_by_text(name, exact=True)).locator("time")
+        assert datetime.fromisoformat(await shown.get_attribute("datetime") or "") == time
 
 
 async def test_an_object_without_its_vector_says_so(page: Page, gallery: Serving) -> None:

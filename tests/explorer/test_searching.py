@@ -16,12 +16,16 @@ from tests.explorer.scenes import (
     SEARCH,
     all_pictures_shown,
     at_rest,
+    camera,
     results,
     search_by_picture,
     search_by_words,
     settled,
     titles,
 )
+from vecgate.client import Object
+from vecgate.v1.collection_service_pb2 import Collection
+from vecgate.v1.tenant_pb2 import Tenant
 
 PIZZA = QUERIES / "fluent" / "pizza.png"
 """Not the one that is stored, and drawn by others."""
@@ -53,6 +57,17 @@ COUNT_READ_FILES = """() => {
     return read.call(this, file);
   };
 }"""
+
+KEEP_CAMERAS = """
+globalThis.cameras = [];
+const open = MediaDevices.prototype.getUserMedia;
+MediaDevices.prototype.getUserMedia = async function (...wishes) {
+  const stream = await open.apply(this, wishes);
+  cameras.push(...stream.getTracks());
+  return stream;
+};
+"""
+CAMERAS_ON = "cameras.map((each) => each.readyState === 'live')"
 
 REPLACE_PICTURES_UNDER_A_DRAG = """() => addEventListener("dragover", () => queueMicrotask(() => {
   for (const each of document.querySelectorAll("main img")) each.replaceWith(each.cloneNode());
@@ -109,6 +124,34 @@ async def test_a_picture_of_ones_own_finds_pictures_pasted_chosen_or_dropped(pag
 
         await expect(results(page).first).to_contain_text("distance")
         assert any("pizza" in each for each in (await titles(page).all_inner_texts())[:3]), way
+
+
+async def test_a_picture_that_the_camera_takes_finds_pictures_and_the_camera_is_off_again(page: Page) -> None:
+    await page.add_init_script(KEEP_CAMERAS)
+    await camera(page)
+    assert await page.evaluate(CAMERAS_ON) == [True]
+
+    await page.get_by_role("button", name="Use this picture").press("Enter")
+
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(page.get_by_label("Query", exact=True)).to_contain_text("camera.jpg")
+    await expect(results(page).first).to_contain_text("distance")
+    assert await page.evaluate(CAMERAS_ON) == [False]
+
+
+async def test_a_camera_that_may_not_be_used_is_told_and_the_focus_comes_back(page: Page) -> None:
+    await page.context.grant_permissions([])
+    await page.goto(SEARCH)
+    button = page.get_by_role("button", name="Camera")
+    await button.press("Enter")
+    dialog = page.get_by_role("dialog", name="Take a picture")
+
+    await expect(dialog.get_by_role("alert")).to_contain_text("There is no picture from the camera")
+    await expect(dialog.get_by_role("button", name="Use this picture")).to_be_disabled()
+    await page.keyboard.press("Escape")
+
+    await expect(dialog).to_have_count(0)
+    await expect(button).to_be_focused()
 
 
 async def test_a_drop_is_taken_although_the_pictures_under_it_have_just_come(page: Page) -> None:
@@ -267,6 +310,62 @@ async def test_conditions_leave_the_objects_that_fit_and_stay_in_the_address(pag
     await expect(titles(page).filter(has_text="cat")).to_have_count(0)
     await page.get_by_role("button", name="Remove all").click()
     await expect(results(page)).to_have_count(total)
+
+
+async def test_what_is_typed_stays_although_an_answer_comes_meanwhile(page: Page) -> None:
+    await page.goto(SEARCH)
+    await settled(page)
+    await page.get_by_role("button", name="Add a condition").click()
+    await page.get_by_label("Value", exact=True).fill("cat")
+    async with held_calls(page, "**/ListObjects") as held:
+        await page.keyboard.press("Tab")
+        asked = await held.get()
+        await page.get_by_label("Value", exact=True).press("End")
+        await page.keyboard.type("astrophe")
+        await asked.continue_()
+        await ended(asked.request)
+        await at_rest(page)
+
+        await expect(page.get_by_label("Value", exact=True)).to_have_value("catastrophe")
+
+
+async def test_tenants_and_named_vectors_are_chosen_where_there_are_several(page: Page, gallery: Serving) -> None:
+    text = {"data_type": "DATA_TYPE_TEXT"}
+    with gallery.client() as client:
+        client.create_collection(
+            Collection(
+                name="Stalls",
+                properties=[{"name": "title", **text}, {"name": "note", **text}],
+                vectors=[{"name": each, "text_fields": [{"name": each}]} for each in ("title", "note")],
+                default_vector="title",
+                multi_tenancy={"enabled": True},
+            )
+        )
+        client.create_tenants("Stalls", [Tenant(name="anna"), Tenant(name="ben")])
+        apple = Object({"title": "an apple", "note": "a dog"})
+        dog = Object({"title": "a dog", "note": "an apple"})
+        for tenant, stored in {"anna": [apple, dog], "ben": [apple]}.items():
+            assert all(each.stored for each in client.import_objects("Stalls", stored, tenant=tenant))
+    try:
+        await page.goto("#/search?collection=Stalls&words=an+apple")
+        await expect(page.get_by_text("Choose one to see its objects")).to_be_visible()
+        tenant = page.get_by_label("Tenant", exact=True)
+
+        await tenant.fill("anna")
+        await tenant.press("Enter")
+        await expect(results(page).first).to_contain_text("an apple")
+        await expect(results(page)).to_have_count(2)
+        await page.get_by_label("Named vector").select_option("note")
+        await page.wait_for_url("**vector=note*")
+        await at_rest(page)
+        await expect(results(page).first.get_by_role("link").first).to_contain_text("a dog")
+        await tenant.fill("ben")
+        await tenant.press("Enter")
+
+        await expect(results(page)).to_have_count(1)
+    finally:
+        with gallery.client() as client:
+            client.delete_collection("Stalls")
 
 
 async def test_more_like_this_goes_from_one_picture_to_its_likes_and_back(page: Page) -> None:

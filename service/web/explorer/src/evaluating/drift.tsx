@@ -68,7 +68,7 @@ export function DriftTable({ drift: { changes = [] } }: { drift: DriftJson }) {
   return (
     <Table
       caption="Differences from the earlier evaluation"
-      head={["Of", "What", "Before", "Now", "Is it real?"]}
+      head={["Of", "What", "Before", "Now", "Is it chance?"]}
       rows={changes.map((each) => {
         const [name, format] = KINDS[kindOf(each)] ?? ["a change of another version", NUMBER];
         return [<Text clamp={80}>{each.subject || "the collection"}</Text>, each.sameQueries ? `${name}, same queries` : name, each.before === undefined ? "–" : format(Number(each.before)), format(Number(each.now ?? 0)), <Verdict change={each} />];

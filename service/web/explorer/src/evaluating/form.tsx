@@ -6,6 +6,7 @@ import { Choice } from "../parts/choice";
 import { collectionOf, CollectionPicker, isWhole } from "../parts/collection-picker";
 import { FilesZone } from "../parts/files-zone";
 import { count, Text } from "../parts/text";
+import { Typed } from "../parts/typed";
 import type { CollectionJson, ListEmbeddersResponseJson } from "../types";
 import { readEarlier } from "./drift";
 import { type QueryFiles, readQueryFiles } from "./query-files";
@@ -230,7 +231,7 @@ function NumberField({ label, value, min, max, step = 1, onChange }: NumberProps
   return (
     <label>
       {label}
-      <input type="number" required value={Number.isNaN(value) ? "" : value} min={min} max={max} step={step} onChange={(event) => onChange(event.currentTarget.valueAsNumber)} />
+      <Typed type="number" required value={Number.isNaN(value) ? "" : String(value)} min={min} max={max} step={step} onChange={(text) => onChange(text === "" ? NaN : Number(text))} />
     </label>
   );
 }
@@ -239,7 +240,7 @@ function Optional({ label, none, value, min, max, step, onChange }: Omit<NumberP
   return (
     <label>
       {label}
-      <input type="number" placeholder={none} value={value} min={min} max={max} step={step} onChange={(event) => onChange(event.currentTarget.value)} />
+      <Typed type="number" placeholder={none} value={value} min={min} max={max} step={step} onChange={onChange} />
     </label>
   );
 }

@@ -148,12 +148,12 @@ function Comparisons({ evaluation: { comparisons = [], systems = [] } }: { evalu
       <p>Against <Text clamp={80}>{systems[0]?.system?.name ?? ""}</Text>, query by query:</p>
       <Table
         caption="Differences from the first way"
-        head={["Way", "Measure", "Difference", "Is it real?"]}
+        head={["Way", "Measure", "Difference", "Is it chance?"]}
         rows={comparisons.map(({ system, measure, difference = {}, chance, real }) => [
           <Text clamp={80}>{system ?? ""}</Text>,
           measureName(measure),
           <>{signed(difference.mean)} <span class="quiet">{interval(difference)}</span></>,
-          <>{real ? <span class="badge good">real</span> : <span class="badge">may be chance</span>} <span class="quiet">chance alone: {(100 * Number(chance ?? 0)).toFixed(1)} %</span></>,
+          <>{real ? Number(difference.mean ?? 0) < 0 ? <span class="badge bad">worse</span> : <span class="badge good">better</span> : <span class="badge">may be chance</span>} <span class="quiet">chance alone: {(100 * Number(chance ?? 0)).toFixed(1)} %</span></>,
         ])}
       />
     </Part>
@@ -200,6 +200,7 @@ function Vectors({ evaluation: { vectors = [] } }: { evaluation: EvaluationJson 
   if (vectors.length === 0) return null;
   return (
     <Part title="Vectors">
+      <p class="quiet">How many objects have what is wrong: no vector, one of zeros, one of another model's length, the same one as another object, or one that is not of unit length. Hubs are near to very many queries. The gap is how far queries as a whole lie from objects.</p>
       <Table
         caption="What reading all vectors showed"
         head={["Vector", "Objects", "Missing", "No direction", "Another length", "Doubled", "No unit length", "Hubs", "Gap to the queries"]}
@@ -275,7 +276,7 @@ function StoredObject({ id, run, collection, isAnswer = false }: { id: string; r
   const [property] = pictureProperties(collection);
   const { collection: name, tenant } = run.wishes;
   return (
-    <a class={isAnswer ? "tile answer" : "tile"} href={href("object", { collection: name, tenant, id })} aria-label={`Object ${id}${isAnswer ? ", which is an answer" : ""}`}>
+    <a class={isAnswer ? "tile wanted" : "tile"} href={href("object", { collection: name, tenant, id })} aria-label={`Object ${id}${isAnswer ? ", which is an answer" : ""}`}>
       {property ? <Picture collection={name} tenant={tenant} id={id} property={property} beside={smallProperty(collection)} alt="" /> : <code>{id.slice(0, 8)}</code>}
       {isAnswer && <span class="badge good">answer</span>}
     </a>

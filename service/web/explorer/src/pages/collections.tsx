@@ -14,6 +14,7 @@ import { ErrorNote } from "../parts/error-note";
 import { Fact, Facts } from "../parts/facts";
 import { Table } from "../parts/table";
 import { count, short, Text } from "../parts/text";
+import { Typed } from "../parts/typed";
 import { href, navigate } from "../router";
 import type {
   AliasJson,
@@ -238,7 +239,7 @@ function Details({ collection, tenant, aliases, onReload }: { collection: Collec
       <h2>Properties</h2>
       <Table
         caption="Properties"
-        head={["Name", "Type", "Found by", "Words", "Description"]}
+        head={["Name", "Type", "Found by", "Tokenization", "Description"]}
         rows={(collection.properties ?? []).flatMap((each) => propertyRows(each, "", embedded))}
       />
       <h2>Schema</h2>
@@ -323,7 +324,7 @@ function Tenants({ collection, tenant }: { collection: string; tenant: string })
       <ErrorNote error={error} onRetry={reload} />
       <label>
         Tenant
-        <input list="tenants" value={tenant} placeholder="choose or type one" autocomplete="off" onChange={(event) => choose(event.currentTarget.value.trim())} />
+        <Typed list="tenants" value={tenant} placeholder="choose or type one" autocomplete="off" onChange={(text) => choose(text.trim())} />
       </label>
       <datalist id="tenants">{shown.map((each) => <option value={each.name} />)}</datalist>
       {tenants !== undefined && <span class="quiet">{count(tenants.length)}{tenants.length >= 1000 ? " or more" : ""} {tenants.length === 1 ? "tenant" : "tenants"}, {count(tenants.filter((each) => each.activityStatus === "TENANT_ACTIVITY_STATUS_ACTIVE").length)} active</span>}

@@ -73,17 +73,17 @@ function Comparer({ params, server }: { params: URLSearchParams; server: ListEmb
         <EmbedderPicker label="Embedder" embedders={embedders} value={first} onChange={setFirst} />
         {embedders.length > 1 && <EmbedderPicker label="Second embedder" none="none" embedders={embedders.filter((each) => each.name !== first)} value={second === first ? "" : second} onChange={setSecond} />}
         <label>
-          Texts are
+          Texts are read as
           <select value={purpose} title="Models such as CLIP read both in the same way" onChange={(event) => setPurpose(event.currentTarget.value as PurposeJson)}>
             <option value="PURPOSE_QUERY">queries</option>
             <option value="PURPOSE_DOCUMENT">documents</option>
           </select>
         </label>
-        <div class="row">
-          <button class="primary" disabled={progress !== undefined || missing.length > 0} aria-describedby="compare-missing">Compare</button>
-          {progress && <button type="button" onClick={cancel}>Cancel</button>}
-          <span id="compare-missing" class="quiet">{missing.length > 0 && `Still needed: ${missing.join(", ")}.`}</span>
-        </div>
+      </div>
+      <div class="row">
+        <button class="primary" disabled={progress !== undefined || missing.length > 0} aria-describedby="compare-missing">Compare</button>
+        {progress && <button type="button" onClick={cancel}>Cancel</button>}
+        <span id="compare-missing" class="quiet">{missing.length > 0 && `Still needed: ${missing.join(", ")}.`}</span>
       </div>
       {progress && <Busy>{progress.done} of {progress.of} inputs are embedded</Busy>}
       <ErrorNote error={error} onRetry={run} />

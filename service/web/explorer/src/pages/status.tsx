@@ -123,7 +123,7 @@ function Link({ polled }: { polled: Polled<Seen> }) {
   return (
     <>
       <p class="quiet" role="status">
-        {away ? `No answer since ${new Date(failingSince).toLocaleTimeString()}.` : back ? "The server answers again." : `Updated every ${EVERY_MS / 1000} seconds while this page is in view. Times are means, and what 95 of 100 stay below (p95).`}
+        {away ? `No answer since ${new Date(failingSince).toLocaleTimeString()}.` : back ? "The server answers again." : `Updated every ${EVERY_MS / 1000} seconds while this page is in view; charts begin when it is opened. Times are means, and what 95 of 100 stay below (p95).`}
       </p>
       {away && (
         <>

@@ -7,6 +7,7 @@ import { Dialog } from "./dialog";
 export function Camera({ onClose, onPicture }: { onClose: () => void; onPicture: (file: File) => void }) {
   const video = useRef<HTMLVideoElement>(null);
   const [fault, setFault] = useState("");
+  const [ready, setReady] = useState(false);
   useEffect(() => {
     let stream: MediaStream | undefined;
     let closed = false;
@@ -26,7 +27,7 @@ export function Camera({ onClose, onPicture }: { onClose: () => void; onPicture:
   }, []);
   const shoot = () => {
     const shown = video.current;
-    if (!shown?.videoWidth) return;
+    if (!shown) return;
     const canvas = document.createElement("canvas");
     canvas.width = shown.videoWidth;
     canvas.height = shown.videoHeight;
@@ -38,9 +39,9 @@ export function Camera({ onClose, onPicture }: { onClose: () => void; onPicture:
   };
   return (
     <Dialog title="Take a picture" onClose={onClose}>
-      {fault ? <p class="note error" role="alert">There is no picture from the camera: <bdi>{fault}</bdi></p> : <video ref={video} class="camera" autoplay muted playsInline />}
+      {fault ? <p class="note error" role="alert">There is no picture from the camera: <bdi>{fault}</bdi></p> : <video ref={video} class="camera" autoplay muted playsInline onLoadedData={() => setReady(true)} />}
       <div class="row">
-        <button type="button" class="primary" disabled={fault !== ""} onClick={shoot}>Use this picture</button>
+        <button type="button" class="primary" disabled={!ready} onClick={shoot}>Use this picture</button>
         <button type="button" onClick={onClose}>Cancel</button>
       </div>
     </Dialog>

@@ -4,6 +4,7 @@ import { listCollections, listTenants, useLoaded, type Loaded } from "../collect
 import type { CollectionJson } from "../types";
 import { ErrorNote } from "./error-note";
 import { isolated, short } from "./text";
+import { Typed } from "./typed";
 
 /** Where to look: a collection, of it perhaps a tenant and a named vector. */
 export interface Place {
@@ -76,7 +77,7 @@ function TenantPicker({ collection, tenant, onChange }: { collection: string; te
     <>
       <label for={id}>
         Tenant
-        <input id={id} list={`${id}-list`} value={tenant} placeholder="choose or type one" autocomplete="off" onChange={(event) => onChange(event.currentTarget.value.trim())} />
+        <Typed id={id} list={`${id}-list`} value={tenant} placeholder="choose or type one" autocomplete="off" onChange={(text) => onChange(text.trim())} />
         <datalist id={`${id}-list`}>{tenants.map((each) => <option value={each.name} />)}</datalist>
       </label>
       <ErrorNote error={error} />

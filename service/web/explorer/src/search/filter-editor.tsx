@@ -1,6 +1,7 @@
 import { useId, useRef } from "preact/hooks";
 
 import { short } from "../parts/text";
+import { Typed } from "../parts/typed";
 import { countIncomplete, emptyGroup, isList, newCondition, operatorName, type Condition, type Group, type Kind, type Target } from "./filter";
 
 const JOINS: Record<Group["join"], string> = { all: "all of these", any: "any of these", none: "none of these" };
@@ -116,18 +117,18 @@ function ValueEditor({ condition, kind, onChange }: { condition: Condition; kind
     return (
       <div class="value geo">
         {["latitude", "longitude", "metres"].map((name, at) => (
-          <input type="number" step="any" aria-label={name} placeholder={name} value={values[at] ?? ""} onChange={(event) => change(at, event.currentTarget.value)} />
+          <Typed type="number" step="any" aria-label={name} placeholder={name} value={values[at] ?? ""} onChange={(text) => change(at, text)} />
         ))}
       </div>
     );
   }
   if (isList(operator)) {
     return (
-      <textarea class="value" aria-label="Values, one on each line" placeholder="one on each line" rows={3} value={values.join("\n")} onChange={(event) => onChange(event.currentTarget.value.split("\n"))} />
+      <Typed class="value" aria-label="Values, one on each line" placeholder="one on each line" rows={3} value={values.join("\n")} onChange={(text) => onChange(text.split("\n"))} />
     );
   }
-  const common = { class: "value", "aria-label": "Value", value, onChange: (event: { currentTarget: HTMLInputElement }) => onChange([event.currentTarget.value]) };
-  if (kind === "date") return <input {...common} type="datetime-local" step={1} />;
-  if (kind === "integer" || kind === "number") return <input {...common} type="number" step={kind === "integer" ? 1 : "any"} placeholder={PLACEHOLDERS[kind]} />;
-  return <input {...common} type="text" placeholder={PLACEHOLDERS[kind]} autocomplete="off" />;
+  const common = { class: "value", "aria-label": "Value", value, onChange: (text: string) => onChange([text]) };
+  if (kind === "date") return <Typed {...common} type="datetime-local" step={1} />;
+  if (kind === "integer" || kind === "number") return <Typed {...common} type="number" step={kind === "integer" ? 1 : "any"} placeholder={PLACEHOLDERS[kind]} />;
+  return <Typed {...common} type="text" placeholder={PLACEHOLDERS[kind]} autocomplete="off" />;
 }

@@ -13,5 +13,5 @@ export function SnippetList({ request, file }: { request: ApiRequest; file: stri
       { name: "Python", text: python, grpc: true },
     ];
   };
-  return <Commands make={make}>{file !== "" && <p class="quiet">The picture is read from a file beside.</p>}</Commands>;
+  return <Commands make={make}>{file !== "" && <p class="quiet">The picture is read from its file, in the folder where this runs.</p>}</Commands>;
 }
