@@ -48,8 +48,8 @@ MANY_INPUTS = 64
 """Requests of more inputs are a bulk load, whose inputs wait behind those of searches. A search has a few."""
 
 URGENCY = re.compile(r"(?:^|,)[ \t]*u=([0-7])[ \t]*(?=[,;]|$)")
-USUAL_URGENCY = 3
-"""Of a request that says nothing. Greater numbers are less urgent."""
+LEAST_URGENCY = 5
+"""From 0, the most urgent, to 7. Browsers give what a page fetches up to 4; 6 and 7 are background work."""
 
 Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
@@ -316,9 +316,9 @@ def _options(wanted: EmbeddingsRequest, chosen: Chosen, count: int, *, urgent: b
 
 
 def _is_urgent(priority: str) -> bool:
-    """Return whether a request is as urgent as others, by its header Priority (RFC 9218); what is wrong is ignored."""
+    """Return whether somebody waits for a request, by its header Priority (RFC 9218); what is wrong is ignored."""
     urgencies = URGENCY.findall(priority)
-    return not urgencies or int(urgencies[-1]) <= USUAL_URGENCY
+    return not urgencies or int(urgencies[-1]) <= LEAST_URGENCY
 
 
 def _unknown(error: ModelUnknown, status: HTTPStatus) -> Refused:
