@@ -60,7 +60,7 @@ test-weaviate: setup ## run the tests with a real Weaviate for several of its ve
 	PYTEST_ARGS="$(or $(PYTEST_ARGS),tests/e2e)" $(BIN)/python -m tests.weaviate_versions $(VERSIONS)
 
 bundle: setup ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
-	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m helm.tools.helm | head -n 1)" $(BUNDLE_ARGS)
+	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m helm.tools.helm | sed -n 1p)" $(BUNDLE_ARGS)
 
 image-test: setup $(if $(filter bulk,$(TARGET)),weaviate) ## build an image and run it strictly confined, TARGET=gateway, clip or bulk; needs root, buildah, iproute2, mmdebstrap, runc
 	$(BIN)/python -m tests.image $(TARGET)
