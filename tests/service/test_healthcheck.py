@@ -53,9 +53,10 @@ async def test_one_that_hangs_or_is_not_there_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: str, *, http: bool, hangs: bool
 ) -> None:
     monkeypatch.setattr(healthcheck, "TIMEOUT_S", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as grpc, socket.create_server(("127.0.0.1", 0)) as web:
+        ports = [listener.getsockname()[1] for listener in (grpc, web)]
         if not hangs:
-            listener.close()
-        settings = settings_of(files(tmp_path, tls), grpc=port, http=port if http else None)
+            grpc.close()
+            web.close()
+        settings = settings_of(files(tmp_path, tls), grpc=ports[0], http=ports[1] if http else None)
         assert not await asyncio.to_thread(healthcheck.answers, settings)
