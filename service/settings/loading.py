@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,7 +47,7 @@ PREFIX = "VECGATE_"
 EMBEDDERS = "embedders"
 """The group whose next part is an embedder's name."""
 ANY_NAME = "<NAME>"
-ALL_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared with, not listened on
+ALL_OF_IPV4 = "0.0.0.0"  # noqa: S104 -- compared with, not listened on
 
 
 class _Environment(EnvSettingsSource):
@@ -178,7 +178,7 @@ class Settings(BaseSettings):
         elif (http.host, http.port) == (grpc.host, grpc.port):
             yield f"weaviate.grpc_url: is {grpc}, the address of Weaviate's HTTP port; its gRPC port is another one"
         for (first, host, port), (second, other_host, other_port) in itertools.combinations(listening, 2):
-            if port == other_port != 0 and (host == other_host or {host, other_host} & ALL_ADDRESSES):
+            if port == other_port != 0 and _overlap((host, other_host)):
                 yield f"{second}: has port {port}, and so has {first}; choose another one for one of the two"
 
     def _queue_faults(self) -> Iterator[str]:
@@ -224,9 +224,15 @@ def load_settings(*, serves: bool = True) -> Settings:
     return settings
 
 
+def _overlap(hosts: Collection[str]) -> bool:
+    """Return whether two hosts, or one that both have, may have an address in common."""
+    # "::" takes the addresses of IPv4, too, and a name may have any.
+    return len(set(hosts)) == 1 or "::" in hosts or (ALL_OF_IPV4 in hosts and not any(":" in host for host in hosts))
+
+
 def _of_no_server() -> dict[str, Any]:
-    """Return the groups that servers alone read, with their defaults; as a whole they win over all that is set."""
-    return {"server": ServerSettings(), "web": WebSettings(), "auth": AuthSettings()}
+    """Return the groups that servers alone read, of servers that listen nowhere; they win over all that is set."""
+    return {"server": ServerSettings(port=0), "web": WebSettings(enabled=False), "auth": AuthSettings()}
 
 
 def _config_file() -> Path | None:
@@ -265,10 +271,12 @@ def _unknown_variables() -> dict[str, str]:
     for name, value in os.environ.items():
         upper = name.upper()
         bare = upper.removeprefix(PREFIX)
+        # First what is cheap: most variables are other programs'.
+        if bare == upper or upper in known:
+            continue
         # Kubernetes sets VECGATE_PORT and the like for a Service named vecgate, so only names with a group are ours,
         # and those that only lack an underscore, unless they hold the address of a Service: it may be vecgate-server.
-        ours = "__" in bare or bare in REMOVED or (_meant(upper) is not None and not _OF_A_SERVICE.match(value))
-        if bare == upper or upper in known or not ours:
+        if "__" not in bare and bare not in REMOVED and (_meant(upper) is None or _OF_A_SERVICE.match(value)):
             continue
         group, *path = bare.split("__")
         if group == EMBEDDERS.upper() and len(path) == 2 and variable(EMBEDDERS, ANY_NAME, path[1]) in fields:  # noqa: PLR2004 -- name and field
@@ -286,7 +294,7 @@ def _advice(name: str) -> str:
     if group == EMBEDDERS.upper() and (of_all := _of_all_embedders(path)) is not None:
         return f"there is no such setting; set {of_all}"
     if (meant := _meant(name)) is not None:
-        return f"there is no such setting; it is {meant}, with two underscores between the parts of its name"
+        return f"there is no such setting; did you mean {meant}?"
     return "there is no such setting; see `vecgate serve --help`"
 
 
