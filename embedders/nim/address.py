@@ -71,8 +71,10 @@ def check_key(key: str) -> None:
     Raises:
         ValueError: it is empty, too long, or has invalid characters. The message does not repeat it.
     """
-    if not key or len(key) > MAX_KEY_LENGTH:
-        raise ValueError(f"api_key is empty or has more than {MAX_KEY_LENGTH} characters")
+    if not key:
+        raise ValueError("api_key is empty")
+    if len(key) > MAX_KEY_LENGTH:
+        raise ValueError(f"api_key has more than {MAX_KEY_LENGTH} characters")
     if not key.isascii() or not key.isprintable() or key != key.strip():
         raise ValueError("api_key has characters that a key cannot have, such as a line break")
 

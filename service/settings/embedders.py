@@ -17,6 +17,7 @@ from service.settings.types import (
     ApiKeyFile,
     CommaSeparated,
     Group,
+    Matching,
     Name,
     ReadableFile,
     Seconds,
@@ -85,6 +86,18 @@ class SpaceSettings(Group):
     )
 
 
+Digest = Annotated[
+    str, Matching(r"^(sha256:)?[0-9A-Fa-f]{64}$", "must be 64 hexadecimal digits, sha256: before or not")
+]
+Device = Annotated[
+    str,
+    Matching(
+        r"^(auto|(cpu|cuda|cuda:\d+)(,(cpu|cuda:\d+))*)$",
+        "must be auto, cpu, cuda, or devices such as cuda:0 with commas between",
+    ),
+]
+
+
 class ClipSettings(SpaceSettings):
     """A local CLIP model."""
 
@@ -96,14 +109,9 @@ class ClipSettings(SpaceSettings):
     checkpoint: Path | None = Field(
         None, description="weights file of an open_clip model that `model` names, or of a folder without one"
     )
-    expected_digest: str | None = Field(
-        None,
-        pattern=r"^(sha256:)?[0-9A-Fa-f]{64}$",
-        description="SHA-256 that the weights must have; others are refused",
-    )
-    device: str = Field(
+    expected_digest: Digest | None = Field(None, description="SHA-256 that the weights must have; others are refused")
+    device: Device = Field(
         "auto",
-        pattern=r"^(auto|(cpu|cuda|cuda:\d+)(,(cpu|cuda:\d+))*)$",
         description="where the model runs: auto (every GPU, else the CPU), cpu, cuda (every GPU), or cuda:0,cuda:2",
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
@@ -136,7 +144,11 @@ class NimConnectionSettings(Group):
     model: Name | None = Field(
         None, description="the model's name; without it: the one that the NIM serves, asked of the NIM"
     )
-    api_key: ApiKey | None = Field(None, description="API key, sent as a bearer token; a self-hosted NIM needs none")
+    api_key: ApiKey = Field(
+        None,
+        description="API key, sent as a bearer token, 4096 characters at most; a self-hosted NIM needs none, and an "
+        "empty one counts as none",
+    )
     api_key_file: ApiKeyFile | None = Field(None, description="file that holds the key, instead of API_KEY")
     ca_file: Path | None = Field(
         None, description="PEM file of the authorities whose certificates are trusted, instead of the public ones"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from service.settings.types import MIB, CommaSeparated, Group, Host, Port, ReadableFile, Seconds, split_names
+from service.settings.types import MIB, CommaSeparated, Group, Host, Matching, Port, ReadableFile, Seconds, split_names
 
 MAX_INT32 = 2**31 - 1
 """gRPC counts the bytes of a message in 32 bits."""
@@ -123,11 +123,10 @@ class WebSettings(Group):
         description="authorities in PEM, one of which must have signed the certificate of every HTTP client; probes of "
         "Kubernetes and Weaviate's module have none",
     )
-    path_prefix: str = Field(
-        "",
-        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
-        description="path in front of /v1 under which everything is served too, such as /embed",
-    )
+    path_prefix: Annotated[
+        str,
+        Matching(r"^(/[A-Za-z0-9._~-]+)*$", "must be a path such as /embed: of A-Z, a-z, 0-9 and ._~- after each /"),
+    ] = Field("", description="path in front of /v1 under which everything is served too, such as /embed")
     max_inputs: int = Field(
         2048, ge=1, le=16384, description="inputs of one HTTP request; an embedder gets them in batches of its own size"
     )

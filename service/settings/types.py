@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,11 +12,16 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 from pydantic_settings import NoDecode
 
 from embedders.nim.address import check_key
@@ -46,7 +52,31 @@ Host = Annotated[str, AfterValidator(check_host)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
-Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A text of a pattern. Pydantic's own check would tell people the pattern, and not what is meant.
+
+    Attributes:
+        pattern: a regular expression of the whole text, for the JSON Schema as well.
+        words: what is told of a text that does not match.
+    """
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": self.pattern}
+
+    def _check(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(self.words)
+        return text
+
+
+Name = Annotated[str, Matching(r"^\S(.*\S)?$", "must be one line, not empty and without white space around it")]
 """A name of one line, without the white space around it that a file or a template may leave there."""
 
 
@@ -158,13 +188,19 @@ SecretFile = Annotated[Path, AfterValidator(_check_secret_file)]
 """A file that holds a secret. If it cannot be read, that is reported with all other faults, before the start."""
 
 
-def _check_api_key(key: SecretStr) -> SecretStr:
-    check_key(key.get_secret_value())
+def _unless_empty(key: object) -> object:
+    """Return a key, or None for an empty one: what a template leaves where the variable that it names is not set."""
+    return None if key == "" else key
+
+
+def _check_api_key(key: SecretStr | None) -> SecretStr | None:
+    if key is not None:
+        check_key(key.get_secret_value())
     return key
 
 
-ApiKey = Annotated[SecretStr, AfterValidator(_check_api_key)]
-"""A key that can be sent in a header."""
+ApiKey = Annotated[SecretStr | None, BeforeValidator(_unless_empty), AfterValidator(_check_api_key)]
+"""A key that can be sent in a header, or none."""
 
 
 def _check_api_key_file(file: Path) -> Path:

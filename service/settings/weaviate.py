@@ -67,7 +67,9 @@ class WeaviateSettings(Group):
         description="Weaviate's gRPC port: grpc://HOST:PORT, or grpcs://HOST:PORT with TLS; without it: port 50051 of "
         "the host in weaviate.http_url, with TLS if that has it",
     )
-    api_key: ApiKey | None = Field(None, description="Weaviate's API key")
+    api_key: ApiKey = Field(
+        None, description="Weaviate's API key, 4096 characters at most; an empty one counts as none"
+    )
     api_key_file: ApiKeyFile | None = Field(None, description="file that holds the key, instead of weaviate.api_key")
     timeout_s: Seconds = Field(30, description="seconds for one call to Weaviate")
 

@@ -23,6 +23,7 @@ from service.settings import (
     NimSettings,
     ServerSettings,
     Settings,
+    WeaviateSettings,
     WebSettings,
     describe_embedders,
     describe_settings,
@@ -259,7 +260,30 @@ def test_ports_of_servers_that_do_not_run_are_free(monkeypatch: pytest.MonkeyPat
         assert load_settings(serves=False).weaviate.http.port == int(port)
 
 
-@pytest.mark.parametrize("key", ["", " ", "hunter2\n", "hunt\ner2", "hüter2"])
+@pytest.mark.parametrize("group", ["WEAVIATE", "EMBEDDERS__NIM"])
+def test_an_empty_key_is_none_and_one_beyond_the_bound_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str
+) -> None:
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    (fault,) = faults(**{f"{group}__API_KEY": "k" * 4097})
+    file = tmp_path / "key"
+    file.write_text("hunter2")
+    monkeypatch.setenv(f"VECGATE_{group}__API_KEY", "")
+
+    def key() -> str | None:
+        settings = load_settings()
+        held = settings.weaviate if group == "WEAVIATE" else settings.embedders["nim"]
+        assert isinstance(held, WeaviateSettings | NimSettings)
+        return read_secret(held.api_key, held.api_key_file)
+
+    without = key()
+    monkeypatch.setenv(f"VECGATE_{group}__API_KEY_FILE", str(file))
+
+    assert fault == f"VECGATE_{group}__API_KEY: api_key has more than 4096 characters"
+    assert (without, key()) == (None, "hunter2")
+
+
+@pytest.mark.parametrize("key", [" ", "hunter2\n", "hunt\ner2", "hüter2"])
 def test_a_key_of_weaviate_is_held_to_what_a_header_carries(tmp_path: Path, key: str) -> None:
     file = tmp_path / "key"
     file.write_text(key, encoding="utf-8")
@@ -278,7 +302,25 @@ def test_a_key_of_weaviate_is_held_to_what_a_header_carries(tmp_path: Path, key:
 def test_a_name_has_one_line_and_no_white_space_around_it(kind: str, field: str, name: str) -> None:
     (fault,) = faults(EMBEDDERS__A__KIND=kind, **{f"EMBEDDERS__A__{field}": name})
 
-    assert fault.startswith(f"VECGATE_EMBEDDERS__A__{field}: String should match pattern")
+    assert fault == f"VECGATE_EMBEDDERS__A__{field}: must be one line, not empty and without white space around it"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("EMBEDDERS__CLIP__EXPECTED_DIGEST", "sha256:abc", "64 hexadecimal digits"),
+        ("EMBEDDERS__CLIP__DEVICE", "gpu", "auto, cpu, cuda"),
+        ("WEB__PATH_PREFIX", "embed/", "a path such as /embed"),
+    ],
+)
+def test_what_a_text_must_be_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv("VECGATE_EMBEDDERS__CLIP__KIND", "clip")
+
+    (fault,) = faults(**{name: value})
+
+    assert fault.startswith(f"VECGATE_{name}: must be {words}")
 
 
 def test_a_message_is_no_larger_than_grpc_can_count() -> None:
