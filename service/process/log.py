@@ -20,6 +20,7 @@ from embedders.telemetry.timing import CallTimes
 from service.process.printable import printable, printable_json
 from service.settings import LogSettings
 
+NEWLINE = ord("\n")
 TOGETHER_S = 0.1
 """Seconds that a line waits for others, so that one system call writes them all."""
 
@@ -32,7 +33,8 @@ class _Lines:
     takes three times the CPU.
 
     A stream that takes nothing, as on a full disk or once its reader has gone, costs the lines and nothing else:
-    callers get the answers that they would have got, and lines are written again as soon as the stream takes them.
+    callers get the answers that they would have got, and lines are written again as soon as the stream takes them, the
+    first of them below what is left of a line that was cut off.
     """
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:
@@ -43,6 +45,7 @@ class _Lines:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._writer = 0
+        self._cut_off = False
         atexit.register(self.write)
 
     def info(self, line: str) -> None:
@@ -82,9 +85,10 @@ class _Lines:
                 self._writer = 0
 
     def _write_all(self, content: bytes) -> None:
-        left = memoryview(content)
+        left = memoryview(b"\n" + content if self._cut_off else content)
         # It takes nothing where it would have to wait, as a terminal that another program made so does.
         while left and (taken := self._stream.write(left)) is not None:
+            self._cut_off = taken < len(left) and left[taken - 1] != NEWLINE
             left = left[taken:]
 
 

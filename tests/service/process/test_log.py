@@ -170,6 +170,29 @@ async def test_a_log_that_cannot_be_written_costs_its_lines_and_fails_nothing(
     assert [line["event"] for line in written.lines()] == ["trouble"]
 
 
+@pytest.mark.parametrize("beyond", [0, 20])
+async def test_what_is_left_of_a_line_that_was_cut_off_does_not_spoil_the_next(
+    written: Written, monkeypatch: pytest.MonkeyPatch, beyond: int
+) -> None:
+    ours = structlog.get_logger("service.test")
+
+    def fill(content: Any) -> int:
+        if written.getvalue():
+            raise OSError(errno.ENOSPC, "no space")
+        return io.BytesIO.write(written, content[: bytes(content).index(b"\n") + 1 + beyond])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(written, "write", fill)
+        ours.info("whole")
+        ours.warning("cut off")
+    ours.warning("trouble")
+    ours.warning("more")
+
+    first, *cut_off, second, third = written.getvalue().splitlines()
+    assert [len(line) for line in cut_off] == [beyond] * (beyond > 0)
+    assert [json.loads(line)["event"] for line in (first, second, third)] == ["whole", "trouble", "more"]
+
+
 def test_a_program_whose_log_nobody_reads_ends_as_it_would_have() -> None:
     program = """
 import structlog
