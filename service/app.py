@@ -137,9 +137,10 @@ def _starter(settings: Settings) -> Start:
 
 def _check_files(settings: Settings) -> None:
     """Raise InvalidSettings with all that is wrong with the files that settings name, before anything starts."""
-    from service.wiring import file_faults  # noqa: PLC0415 -- what starts the service has loaded it
+    from service.wiring import read_files  # noqa: PLC0415 -- what starts the service has loaded it
 
-    if faults := file_faults(settings):
+    _, faults = read_files(settings)
+    if faults:
         raise InvalidSettings("\n".join(faults))
 
 

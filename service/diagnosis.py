@@ -19,7 +19,6 @@ from embedders.nim.address import resolve_proxy
 from service.fetching import Origin
 from service.settings import (
     ClipSettings,
-    InvalidSettings,
     NimConnectionSettings,
     Settings,
     WeaviateSettings,
@@ -28,7 +27,7 @@ from service.settings import (
     variable,
 )
 from service.store.embedded.binary import WeaviateBinaryMissing, find_binary
-from service.wiring import file_faults, listed_origins
+from service.wiring import read_files
 
 # Names that public name servers do not resolve: those of Kubernetes, those reserved by RFCs, and customary ones.
 SITE_SUFFIXES = (
@@ -110,13 +109,10 @@ def reach_of(host: str) -> Reach:
 
 def diagnose(settings: Settings) -> Diagnosis:
     """Return what settings need and what is wrong with them."""
-    try:
-        origins = listed_origins(settings)
-    except InvalidSettings:
-        origins = ()  # one of the faults
+    origins, faults = read_files(settings)
     return Diagnosis(
         tuple(_contacts(settings, origins)),
-        (*_faults(settings), *file_faults(settings)),
+        (*_faults(settings), *faults),
         (*_notes(settings), *_notes_on_origins(origins)),
     )
 

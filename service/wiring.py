@@ -1,8 +1,8 @@
 """The embedders and rerankers that the settings ask for."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -133,24 +133,41 @@ def listed_origins(settings: Settings) -> tuple[Origin, ...]:
     return () if file is None else load_origins(file)
 
 
-def file_faults(settings: Settings) -> list[str]:
-    """Return what is wrong with the contents of the files that settings name, a line each."""
+def read_files(settings: Settings) -> tuple[tuple[Origin, ...], list[str]]:
+    """Read the files that settings name.
+
+    Returns:
+        The origins that images may be fetched from, none if their list is unusable; and what is wrong with the contents
+        of all files, a line each.
+    """
     server, web = settings.server, settings.web
-    reads: list[Callable[[], object]] = [
-        partial(Authenticator, settings.auth),
-        partial(listed_origins, settings),
-        partial(certificates_of, server, server.tls_client_ca_file, group="server"),
-        *([partial(certificates_of, server, web.tls_client_ca_file, group="web")] if web.enabled else []),
-        *(partial(read_probe, each.probe_file) for each in settings.ordered.values() if each.probe_file is not None),
-    ]
+    origins: tuple[Origin, ...] = ()
     faults: list[str] = []
-    for read in reads:
-        try:
-            read()
-        except (InvalidSettings, ModelUnusable) as error:
-            faults += str(error).splitlines()
-    # Both servers have one certificate.
-    return list(dict.fromkeys(faults))
+    with _noted(faults):
+        Authenticator(settings.auth)
+    with _noted(faults):
+        origins = listed_origins(settings)
+    with _noted(faults):
+        # By itself first: both servers have one certificate, and each has its own authorities.
+        certificates_of(server, None, group="server")
+        authorities = {"server": server.tls_client_ca_file} | ({"web": web.tls_client_ca_file} if web.enabled else {})
+        for group, file in authorities.items():
+            with _noted(faults):
+                certificates_of(server, file, group=group)
+    for probe in dict.fromkeys(each.probe_file for each in settings.ordered.values()):
+        if probe is not None:
+            with _noted(faults):
+                read_probe(probe)
+    return origins, faults
+
+
+@contextmanager
+def _noted(faults: list[str]) -> Iterator[None]:
+    """Add to faults what is wrong with a file that is read in the block, instead of raising it."""
+    try:
+        yield
+    except (InvalidSettings, ModelUnusable) as error:
+        faults += str(error).splitlines()
 
 
 def embedder_configs(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import trustme
 from typer.testing import CliRunner
 
 from service.cli import app
@@ -182,6 +183,46 @@ def test_every_file_that_the_server_would_refuse_is_told(monkeypatch: pytest.Mon
     assert "is not valid TOML" in origins
     assert "server.tls_cert_file" in certificate
     assert "probe" in probe
+
+
+def test_a_certificate_of_two_servers_is_told_once_and_their_authorities_each(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    cert, key, authorities = (tmp_path / name for name in ("cert.pem", "key.pem", "clients.pem"))
+    issued.private_key_pem.write_to_path(key)
+    for file in (cert, authorities):
+        file.write_text("x", encoding="utf-8")
+    names = {"SERVER__TLS_CERT_FILE": cert, "SERVER__TLS_KEY_FILE": key, "WEB__TLS_CLIENT_CA_FILE": authorities}
+    configured(monkeypatch, **{name: str(file) for name, file in names.items()})
+
+    one = diagnose(load_settings()).faults
+    issued.cert_chain_pems[0].write_to_path(cert)
+    configured(monkeypatch, SERVER__TLS_CLIENT_CA_FILE=str(authorities))
+    each = diagnose(load_settings()).faults
+
+    assert len(one) == 1
+    assert "tls_client_ca_file" not in one[0]
+    of_server, of_web = each
+    assert "server.tls_client_ca_file" in of_server
+    assert "web.tls_client_ca_file" in of_web
+
+
+def test_a_list_of_origins_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "origins.toml"
+    file.touch()
+    configured(monkeypatch, FETCH__ORIGINS_FILE=str(file))
+    reads: list[Path] = []
+
+    def read(path: Path) -> tuple[()]:
+        reads.append(path)
+        return ()
+
+    monkeypatch.setattr("service.wiring.load_origins", read)
+
+    diagnose(load_settings())
+
+    assert reads == [file]
 
 
 def test_a_model_without_its_files_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
