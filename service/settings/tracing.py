@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 CERTIFICATES = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
+TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+COMPRESSIONS = ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
 
 
 class Collector(NamedTuple):
@@ -43,7 +45,22 @@ def tracing_faults(environment: Mapping[str, str]) -> list[str]:
             Path(environment[certificate]).read_bytes()
         except OSError as error:
             faults.append(f"{certificate}: {environment[certificate]} cannot be read: {error.strerror}")
+    # Of these, OpenTelemetry takes no empty ones.
+    timeout = next((name for name in TIMEOUTS if name in environment), None)
+    if timeout is not None and not _is_number(environment[timeout]):
+        faults.append(f"{timeout}: must be a number of seconds, such as 10")
+    compression = next((name for name in COMPRESSIONS if name in environment), None)
+    if compression is not None and environment[compression].strip().lower() != "gzip":
+        faults.append(f"{compression}: must be gzip; without it, spans are not compressed")
     return faults
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str | None:

@@ -723,6 +723,10 @@ def test_files_that_are_not_there_are_faults_told_together(monkeypatch: pytest.M
         ("ENDPOINT", "grpc://collector:4317?pw-canary", "http://HOST:PORT"),
         ("ENDPOINT", "http://collector", "http://HOST:PORT"),
         ("PROTOCOL", "http/protobuf", "must be grpc"),
+        ("TIMEOUT", "10s", "must be a number of seconds"),
+        ("TRACES_TIMEOUT", "", "must be a number of seconds"),
+        ("COMPRESSION", "zip", "must be gzip"),
+        ("TRACES_COMPRESSION", "", "must be gzip"),
         ("CERTIFICATE", "/nowhere/ca.pem", "/nowhere/ca.pem cannot be read: No such file or directory"),
     ],
 )
