@@ -58,10 +58,10 @@ class Server:
         self.sent.append([each.id for each in objects])
         return Sent(self, objects, self.calls.pop(0) if self.calls else None)
 
-    def run(self, count: int, seconds: float = 60) -> Iterator[ImportOutcome]:
+    def run(self, count: int, seconds: float = 60, bounds: ChunkBounds = BOUNDS) -> Iterator[ImportOutcome]:
         objects = (Object(id=str(number)) for number in range(count))
         retries = Retries(seconds, clock=lambda: self.now, sleep=self.sleep)
-        return import_in_chunks(self.send, objects, BOUNDS, retries=retries)
+        return import_in_chunks(self.send, objects, bounds, retries=retries)
 
 
 class Sent:
@@ -108,20 +108,52 @@ def test_only_the_objects_that_may_do_better_are_sent_again() -> None:
     assert server.sent == [["0", "1"], ["2", "3"], ["0"], ["3"], ["3"]]
 
 
-def test_a_call_that_is_refused_for_its_objects_is_made_for_each_alone() -> None:
-    def too_many(field: str) -> status_pb2.Status:
-        return failure(
-            grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT", violations=((field, "has too many", "INVALID_INPUT"),)
-        )
+def refused_for(field: str) -> status_pb2.Status:
+    return failure(
+        grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT", violations=((field, "has too many", "INVALID_INPUT"),)
+    )
 
-    server = Server(calls=[too_many("objects.images"), None, None, too_many("objects.images.key"), BUSY])
+
+def test_a_call_that_is_refused_for_its_objects_is_made_for_each_alone() -> None:
+    server = Server(calls=[refused_for("objects.images"), None, None, refused_for("objects.images.key")])
     outcomes = list(server.run(4))
 
     assert [each.error.reason if each.error else "" for each in outcomes] == ["", "INVALID_INPUT", "", ""]
     assert [each.id for each in outcomes] == ["0", "1", "2", "3"]
     assert server.sent == [["0", "1"], ["2", "3"], ["0"], ["1"]]
     with pytest.raises(VecgateError, match="INVALID_INPUT"):
-        list(Server(calls=[too_many("scope.tenant")]).run(2))
+        list(Server(calls=[refused_for("scope.tenant")]).run(2))
+
+
+def test_an_object_alone_that_fails_for_a_transient_reason_is_sent_again_without_the_others() -> None:
+    server = Server(calls=[refused_for("objects"), BUSY, refused_for("objects"), BUSY])
+
+    outcomes = list(server.run(2))
+
+    assert [each.error.reason if each.error else "" for each in outcomes] == ["", "INVALID_INPUT"]
+    assert server.sent == [["0", "1"], ["0"], ["1"], ["0"], ["0"]]
+    assert server.slept == [3, 3]
+
+
+def test_objects_alone_are_not_tried_one_after_the_other_where_nobody_answers() -> None:
+    away = status_pb2.Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message="no connection")
+    server = Server(calls=[refused_for("objects"), None, away, refused_for("objects"), away])
+
+    outcomes = list(server.run(3, bounds=replace(BOUNDS, max_objects=3)))
+
+    assert [each.error for each in outcomes] == [None] * 3
+    assert server.sent == [["0", "1", "2"], ["0"], ["1"], ["1", "2"], ["1"], ["1", "2"]]
+
+
+def test_an_object_alone_that_stays_without_an_answer_fails_alone() -> None:
+    server = Server(calls=[refused_for("objects"), None] + [BUSY] * 100)
+
+    outcomes = list(server.run(2, seconds=10))
+
+    assert [each.error.reason if each.error else "" for each in outcomes] == ["", "OVERLOADED"]
+    assert server.now <= 10
+    with pytest.raises(VecgateError, match="EMBEDDER_MISCONFIGURED"):
+        list(Server(calls=[refused_for("objects"), GONE]).run(2))
 
 
 def test_what_does_not_pass_is_not_sent_again() -> None:

@@ -434,7 +434,7 @@ class Client:
             embed_unchanged: whether to embed again what is already stored with a vector of the same texts and images.
             duplicates: such as `DuplicateCheck(action=DUPLICATE_ACTION_SKIP)`: whether objects that duplicate others
                 are stored; outcomes name the others. Calls are then made one by one, so that the first one is kept.
-            chunk_objects: objects in one call; the server's `max_objects` and the size limit also apply.
+            chunk_objects: objects in one call, within the server's limits; where it refuses one, each is sent alone.
             in_flight: calls at the same time.
             retry_s: seconds for which calls and objects that fail for a transient reason are retried; 0 for none.
             tenant: the tenant, if the collection has tenants.

@@ -118,7 +118,8 @@ def _collect(
         asked_s = (failure or answers[waiting[0]].error or VecgateError(grpc.StatusCode.UNKNOWN, "")).retry_after_s
         pause_s = min(max(asked_s or 0, wait_s), LONGEST_WAIT_S)
         if retries.clock() + pause_s - since > retries.seconds:
-            if failure is not None:
+            # Once the objects have outcomes, those that are left keep theirs, and none is lost.
+            if failure is not None and not answers:
                 raise failure
             break
         retries.sleep(pause_s)
@@ -133,7 +134,7 @@ def _results(
     """Return the outcomes of a call; where the server refused it for its objects, each is sent alone, and fails alone.
 
     Raises:
-        VecgateError: it failed as a whole.
+        VecgateError: it failed as a whole, or one of those sent alone failed for a reason that is not transient.
     """
     try:
         return _answers(call, len(objects))
@@ -143,8 +144,15 @@ def _results(
         if len(objects) == 1:
             return [ImportOutcome(objects[0].id, error)]
     outcomes: list[ImportOutcome] = []
-    for each in objects:
-        outcomes += _results(send([each]), [each], send)
+    while left := objects[len(outcomes) :]:
+        try:
+            outcomes += _results(send(left[:1]), left[:1], send)
+        except VecgateError as error:
+            if not _is_transient(error):
+                raise
+            # The objects before it have their outcomes. Where nobody answers, those after it would only wait, too.
+            failed = left if isinstance(error, Unreachable) else left[:1]
+            outcomes += [ImportOutcome(each.id, error) for each in failed]
     return outcomes
 
 
