@@ -61,10 +61,7 @@ class Chunks:
 
     def add(self, value: Object) -> Chunk | None:
         """Add an object, and return the previous chunk if that is full."""
-        message, size, values = _sendable(value, self._bounds)
-        message = _reject_duplicate(message, self._seen)
-        if isinstance(message, ImportOutcome):
-            size = values = 0
+        message, size, values = _sendable(value, self._bounds, self._seen)
         chunk, full = self.open, None
         over = chunk.bytes + size > self._bounds.target_bytes or chunk.values + values > self._bounds.max_values
         if len(chunk) >= self._bounds.max_objects or (chunk.objects and over):
@@ -79,22 +76,16 @@ class Chunks:
         return full
 
 
-def _reject_duplicate(message: pb.DataObject | ImportOutcome, seen: set[int]) -> pb.DataObject | ImportOutcome:
-    """Return an object, or an error if its id was seen before: calls in flight would race for it."""
-    if isinstance(message, ImportOutcome) or not message.id:
-        return message
+def _is_repeated(id_: str, seen: set[int]) -> bool:
+    """Return whether an id was seen before; calls in flight would race for its object."""
     try:
-        number = UUID(message.id).int
+        number = UUID(id_).int
     except ValueError:
-        # The server refuses it.
-        return message
-    if number in seen:
-        text = "is already the id of an earlier object of this import; give each object its own id"
-        return ImportOutcome(
-            message.id, VecgateError(grpc.StatusCode.INVALID_ARGUMENT, f"id: {text}", reason="DUPLICATE_ID")
-        )
+        # The server gives one or refuses it.
+        return False
+    repeated = number in seen
     seen.add(number)
-    return message
+    return repeated
 
 
 def _count(struct: struct_pb2.Struct) -> int:
@@ -111,22 +102,28 @@ def _count_within(value: struct_pb2.Value) -> int:
     return 0
 
 
-def _sendable(value: Object, bounds: ChunkBounds) -> tuple[pb.DataObject | ImportOutcome, int, int]:
-    """Return the message of an object, or an error if it cannot be sent; its bytes in a request, and its values."""
-    invalid = grpc.StatusCode.INVALID_ARGUMENT
+def _sendable(value: Object, bounds: ChunkBounds, seen: set[int]) -> tuple[pb.DataObject | ImportOutcome, int, int]:
+    """Return the message of an object, its bytes in a request and its values; or why it cannot be sent, and zeros."""
     try:
         message = object_to_pb(value)
     except (OSError, ValueError) as error:
-        return ImportOutcome(value.id, VecgateError(invalid, str(error), reason="INVALID_INPUT")), 0, 0
+        return _refused(value, str(error), "INVALID_INPUT")
     size, values = message.ByteSize() + FRAME_BYTES, _count(message.properties)
     if values > bounds.max_values:
         text = (
             f"the object has {values} values, and one request carries at most {bounds.max_values}; use several objects"
         )
-        return ImportOutcome(value.id, VecgateError(invalid, text, reason="INVALID_PROPERTY")), size, values
+        return _refused(value, text, "INVALID_PROPERTY")
     if size > bounds.max_bytes:
         text = (
             f"the object has {size} bytes, and one request carries at most {bounds.max_bytes}; make its images smaller"
         )
-        return ImportOutcome(value.id, VecgateError(invalid, text, reason="INVALID_INPUT")), size, values
+        return _refused(value, text, "INVALID_INPUT")
+    if _is_repeated(message.id, seen):
+        text = "id: is already the id of an earlier object of this import; give each object its own id"
+        return _refused(value, text, "DUPLICATE_ID")
     return message, size, values
+
+
+def _refused(value: Object, text: str, reason: str) -> tuple[ImportOutcome, int, int]:
+    return ImportOutcome(value.id, VecgateError(grpc.StatusCode.INVALID_ARGUMENT, text, reason=reason)), 0, 0
