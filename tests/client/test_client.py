@@ -147,6 +147,7 @@ def test_an_error_is_the_same_behind_another_process() -> None:
 
         for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
             assert (type(again), vars(again), str(again)) == (kind, vars(error), "OVERLOADED: too many")
+            assert again.args == ("too many",)
 
 
 def test_no_server_is_unreachable(connect: Connect) -> None:

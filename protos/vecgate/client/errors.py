@@ -6,6 +6,7 @@ VecgateError        the server refused or failed; reason is the name of a vecgat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -53,8 +54,7 @@ class VecgateError(Exception):
         retry_after_s: float | None = None,
         request_id: str = "",
     ) -> None:
-        # Both, so that the error can be copied, and pickled where one process hands it to another.
-        super().__init__(code, message)
+        super().__init__(message)
         self.code = code
         self.reason = reason
         self.message = message
@@ -62,6 +62,10 @@ class VecgateError(Exception):
         self.violations = tuple(violations)
         self.retry_after_s = retry_after_s
         self.request_id = request_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # So that the error can be copied, and pickled where one process hands it to another.
+        return type(self), (self.code, self.message), self.__dict__
 
     def __str__(self) -> str:
         name = self.reason or self.code.name
