@@ -45,6 +45,7 @@ class FakeVecgate:
 
     Attributes:
         requests: those that came, by method.
+        metadata: of the last call, by method.
         failing: statuses that the next calls of a method fail with.
         refuse: returns why an object of an import is refused, or None.
         unembeddable: texts that fail alone.
@@ -62,6 +63,7 @@ class FakeVecgate:
 
     def __init__(self, *, max_objects: int = 1000, max_request_bytes: int = 64 * MIB) -> None:
         self.requests: dict[str, list[Any]] = defaultdict(list)
+        self.metadata: dict[str, dict[str, str | bytes]] = {}
         self.failing: dict[str, list[status_pb2.Status]] = defaultdict(list)
         self.refuse: Callable[[object_pb.DataObject], status_pb2.Status | None] = lambda _: None
         self.reranking = search_pb.Reranking(reranker="rank", model="fake-reranker", scored=3)
@@ -107,6 +109,7 @@ class FakeVecgate:
     def came(self, method: str, request: Any, context: grpc.ServicerContext) -> None:
         """Remember a request, and fail it if it is to fail."""
         self.requests[method].append(request)
+        self.metadata[method] = dict(context.invocation_metadata())
         if self.failing[method]:
             context.abort_with_status(rpc_status.to_status(self.failing[method].pop(0)))
 

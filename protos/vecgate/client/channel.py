@@ -78,10 +78,11 @@ def channel_options(
 _NAME = re.compile(r"[0-9a-z_.-]+")
 
 
-def call_metadata(metadata: Sequence[tuple[str, str]], api_key: str) -> tuple[tuple[str, str], ...]:
+def call_metadata(metadata: Sequence[tuple[str, str | bytes]], api_key: str) -> tuple[tuple[str, str | bytes], ...]:
     """Return what is sent with every call, with the names in lower case, as HTTP/2 has them.
 
     Raises:
+        TypeError: a value is neither a str nor bytes, or is a str although its name ends in "-bin".
         ValueError: gRPC sends no such name or value; the message does not repeat the value, which may be a secret.
     """
     key = (("authorization", f"Bearer {api_key}"),) if api_key else ()
@@ -91,7 +92,11 @@ def call_metadata(metadata: Sequence[tuple[str, str]], api_key: str) -> tuple[tu
             raise ValueError(
                 f"metadata cannot be called {name!r}; a name has letters, digits, hyphens and dots of ASCII"
             )
-        if not name.endswith("-bin") and not (value.isascii() and value.isprintable()):
+        binary = name.endswith("-bin")
+        if not isinstance(value, bytes if binary else str | bytes):
+            raise TypeError(f"the value of {name} is {'bytes' if binary else 'a str'}, not {type(value).__name__}")
+        text = value.decode("latin-1") if isinstance(value, bytes) else value
+        if not binary and not (text.isascii() and text.isprintable()):
             raise ValueError(
                 f"the value of {name} has a character that is not printable ASCII, such as a line end; remove it"
             )

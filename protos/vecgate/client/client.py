@@ -85,12 +85,13 @@ class Client:
         timeout_s: seconds for one call with all its retries.
         credentials: for TLS, such as `grpc.ssl_channel_credentials()`; without them the connection is not encrypted.
         api_key: the caller's key, where the server requires one.
-        metadata: sent with every call.
+        metadata: sent with every call; a value whose name ends in "-bin" is bytes.
         max_message_bytes: the limit for requests and responses; at most the server's own.
         options: gRPC channel options, which override the client's own.
 
     Raises:
         ValueError: the key or the metadata cannot be sent.
+        TypeError: a value of the metadata has another type.
 
     Example:
         with Client("127.0.0.1:50070") as client:
@@ -104,7 +105,7 @@ class Client:
         timeout_s: float = 120.0,
         credentials: grpc.ChannelCredentials | None = None,
         api_key: str = "",
-        metadata: Sequence[tuple[str, str]] = (),
+        metadata: Sequence[tuple[str, str | bytes]] = (),
         max_message_bytes: int = 64 * MIB,
         options: Sequence[ChannelOption] = (),
     ) -> None:

@@ -188,7 +188,7 @@ def hybrid(
 
 
 def near_inputs(
-    *inputs: Input | UUID | ArrayLike, weights: Sequence[float] = (), truncate: bool = False
+    *inputs: Input | UUID | ArrayLike, weights: Sequence[float] | None = None, truncate: bool = False
 ) -> pb.NearInputs:
     """Return a query for objects near several things at once.
 
@@ -206,7 +206,7 @@ def near_inputs(
         client.search("Pictures", query=near_inputs("at night", Path("beach.jpg"), weights=(1, 2)))
     """
     messages = [_weighted_input(each) for each in inputs]
-    if len(weights):
+    if weights is not None and len(weights):
         for message, weight in zip(messages, weights, strict=True):
             message.weight = weight
     return pb.NearInputs(inputs=messages, truncate=truncate)

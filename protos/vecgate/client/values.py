@@ -53,7 +53,11 @@ class Reference:
 
 
 Image = bytes | bytearray | memoryview | Path | PilImage | Reference
-"""An encoded image, the path of an image file, a PIL image, which is sent without loss, or a reference to an image."""
+"""An encoded image, the path of an image file, a PIL image, or a reference to an image.
+
+A PIL image is sent upright and without loss; CMYK, YCbCr, LAB and HSV become RGB first. One of mode F or I is a TIFF,
+of which the server reads the least value as black and the greatest as white; give an L to keep values as they are.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,8 +154,9 @@ class Object:
 
     Attributes:
         properties: values by property name. Dates may be `datetime` with a time zone, ids `UUID`; a location is a
-            mapping of "latitude" and "longitude"; None is an absent value. Of an object that was read, a number without
-            a fraction is an int up to 2^53, whatever the property's type, and may be written back unchanged.
+            mapping of "latitude" and "longitude"; None is an absent value; at most 32 lists and objects are within each
+            other. Of an object that was read, a number without a fraction is an int up to 2^53, whatever the property's
+            type, and may be written back unchanged.
         images: images by blob property; in an object that was read, encoded bytes.
         vectors: values by named vector; an import stores them instead of computing vectors.
         id: a UUID as text; if empty, the server derives one from the content.
@@ -513,7 +518,7 @@ def date_to_text(value: datetime) -> str:
     """Return a date in RFC 3339 form.
 
     Raises:
-        ValueError: it has no time zone.
+        ValueError: it has no time zone, or lies in the last minute of the year 9999 in a zone with seconds.
     """
     offset = value.utcoffset()
     if offset is None:
@@ -521,7 +526,10 @@ def date_to_text(value: datetime) -> str:
     if offset % MINUTE:
         # The local mean times of the 19th century have seconds, which RFC 3339 has not.
         whole = -(-offset // MINUTE) * MINUTE
-        value = value.replace(tzinfo=timezone(whole)) + (whole - offset)
+        try:
+            value = value.replace(tzinfo=timezone(whole)) + (whole - offset)
+        except OverflowError as error:
+            raise ValueError("the date is after the year 9999 in a zone of whole minutes") from error
     return value.isoformat()
 
 
@@ -545,7 +553,8 @@ def _encode(image: PilImage) -> bytes:
     upright = ImageOps.exif_transpose(image)  # type: ignore[call-overload]  # it is Pillow's
     buffer = io.BytesIO()
     if upright.mode in TIFF_MODES:
-        upright.save(buffer, "TIFF")
+        # A smooth picture of floats would often be too large for a request.
+        upright.save(buffer, "TIFF", compression="tiff_adobe_deflate")
         return buffer.getvalue()
     if upright.mode not in PNG_MODES:
         upright = upright.convert("RGBA" if upright.mode in {"PA", "RGBa"} else "RGB")
