@@ -1,5 +1,6 @@
 """The command `vecgate`, also as `python -m service`."""
 
+import io
 import sys
 
 from service.process import collector
@@ -17,6 +18,9 @@ def main() -> None:
             raise
         print("the command line needs: pip install 'vecgate[cli]'", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_WRONG_USE)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As standard error does: what the terminal's encoding has not is shown as an escape.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="vecgate")
 
 

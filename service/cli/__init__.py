@@ -6,8 +6,10 @@ Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server ca
 """
 
 import os
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from service.cli import (
     aliases,
@@ -47,8 +49,24 @@ from service.cli.output import EXIT_WRONG_USE, fail
 
 __all__ = ["app"]
 
+
+class _Root(TyperGroup):
+    """Refuses arguments that are no text, which cannot be sent. Only names of files may be any bytes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Check the arguments, those of the commands too."""
+        for each in args:
+            # Where a byte is not UTF-8, Python puts half of a character.
+            if not each.isascii() and each != each.encode(errors="replace").decode():
+                name = each.rpartition("=")[2]
+                if not os.path.lexists(name):
+                    fail("an argument is not text in UTF-8", EXIT_WRONG_USE)
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="vecgate",
+    cls=_Root,
     help="Multimodal embedding and search: NVIDIA NIM or a local CLIP model in front of Weaviate.",
     epilog="Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.",
     no_args_is_help=True,

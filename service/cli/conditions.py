@@ -41,8 +41,6 @@ def parse_conditions(collection: collection_pb.Collection, conditions: Sequence[
         try:
             read = READERS.get(types.get(name, property_pb.DATA_TYPE_TEXT), str)(value)
             filters.append(MAKERS[sign](where(name), read))
-        except UnicodeEncodeError:
-            raise
         except (KeyError, ValueError):
             kind = property_pb.DataType.Name(types[name]).removeprefix("DATA_TYPE_").lower()
             fail(f"--where {text!r}: {name!r} takes a value of type {kind}, not {value!r}", EXIT_WRONG_USE)

@@ -105,8 +105,6 @@ class Connection:
         target = address or self.address
         try:
             return Client(target, timeout_s=timeout_s, api_key=self.api_key, credentials=self.credentials)
-        except UnicodeEncodeError:
-            raise
         except ValueError as error:
             fail(f"the API key cannot be sent: {error}", EXIT_WRONG_USE)
 
@@ -123,17 +121,8 @@ def credentials_of(*, tls: bool, ca: Path | None, cert: Path | None) -> grpc.Cha
 
 
 @contextmanager
-def encodable() -> Iterator[None]:
-    """End the command with one line if an argument cannot be sent because it is not text."""
-    try:
-        yield
-    except UnicodeEncodeError:
-        fail("an argument is not text in UTF-8", EXIT_WRONG_USE)
-
-
-@contextmanager
 def connected(context: typer.Context, address: str | None, timeout_s: float = TIMEOUT_S) -> Iterator[Client]:
-    """Yield a client; a failed call, an unreadable file or argument ends the command with one line and its exit code.
+    """Yield a client; a failed call or an unreadable file ends the command with one line and its exit code.
 
     Args:
         context: of the command.
@@ -141,7 +130,7 @@ def connected(context: typer.Context, address: str | None, timeout_s: float = TI
         timeout_s: for each of its calls.
     """
     given = context.find_object(Connection) or Connection(DEFAULT_ADDRESS)
-    with encodable(), given.client(address, timeout_s) as client:
+    with given.client(address, timeout_s) as client:
         try:
             yield client
         except VecgateError as error:

@@ -72,7 +72,8 @@ def confirm(question: str) -> None:
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Print a value as JSON, in one line without an indent."""
-    typer.echo(printable_json(json.dumps(value, indent=indent, ensure_ascii=False)))
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(printable_json(json.dumps(value, indent=indent, ensure_ascii=not unicode)))
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Sequence[str] = ()) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from service.cli.conditions import parse_conditions
-from service.cli.connection import AddressOption, TenantOption, connected, encodable
+from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.explorer import open_search
 from service.cli.output import EXIT_WRONG_USE, describe_value, fail, note, print_json, print_table, say
 from service.cli.thumbnails import Pictures, PicturesOption, screen_for, show_thumbnails
@@ -216,7 +216,6 @@ def _check_output(pictures: Pictures, *, as_json: bool) -> None:
         fail("--json has no room for --pictures always; --save FOLDER writes the images", EXIT_WRONG_USE)
 
 
-@encodable()
 def _build_rerank(
     reranker: str, text: str, image: str, query: str | None, *, limit: int, keep_order: bool
 ) -> pb.Rerank | None:
@@ -240,7 +239,6 @@ def _build_rerank(
     )
 
 
-@encodable()
 def _build_query(
     words: str | None,
     image: Path | None,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from uuid import UUID
 
 import grpc
 import numpy as np
@@ -19,6 +20,7 @@ from tests.fakes.statuses import failure
 from tests.service.conftest import PNG, Run
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import vector_index_pb2 as index_pb
 
@@ -57,6 +59,7 @@ def test_without_a_server_one_line_says_so_and_the_code_is_3(
         ("embed", "\udcff"),
         ("collections", "show", "\udcff"),
         ("objects", "list", "Pictures", "--where", "title=\udcff"),
+        ("objects", "update", "Pictures", "\udcff", "--set", "name=x"),
         ("--address", "\udcff", "collections", "list"),
     ],
 )
@@ -64,6 +67,40 @@ def test_an_argument_that_is_no_text_is_one_line_and_the_code_is_2(pictures: Fak
     result = CliRunner().invoke(app, ["--address", pictures.address, *arguments])
 
     assert (result.exit_code, result.stderr) == (2, "error: an argument is not text in UTF-8\n")
+
+
+def test_the_name_of_a_file_may_be_no_text(pictures: FakeVecgate, tmp_path: Path) -> None:
+    folder = tmp_path / "\udcff"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(PNG)
+
+    result = CliRunner().invoke(app, ["--address", pictures.address, "import", str(folder), "--collection", "Pictures"])
+
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["table", "json"])
+def test_what_the_encoding_of_the_output_has_not_is_shown_as_an_escape(
+    pictures: FakeVecgate, arguments: tuple[str, ...]
+) -> None:
+    id_, name = str(UUID(int=1)), "café 猫 🐈"
+    pictures.objects["Pictures"][id_] = object_pb.DataObject(id=id_, properties={"name": name})
+    command = [sys.executable, "-m", "service", "--address", pictures.address, "objects", "list", "Pictures"]
+
+    ended = subprocess.run(
+        [*command, *arguments],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    shown = ended.stdout.decode("cp1252")
+    if arguments:
+        assert json.loads(shown.splitlines()[1])["properties"] == {"name": name}
+    else:
+        assert "name: café \\u732b \\U0001f408" in shown
 
 
 def test_a_key_of_the_variable_needs_no_line_end_and_is_never_shown(fake: FakeVecgate) -> None:

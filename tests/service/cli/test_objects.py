@@ -55,7 +55,9 @@ def test_list_shows_ids_and_properties(run: Run) -> None:
     assert lines[1].split("  ") == [IDS[0], "name: picture 0, year: 0"]
 
 
-def test_list_shows_values_as_options_take_them(fake: FakeVecgate, run: Run) -> None:
+def test_list_shows_truth_values_and_objects_as_options_take_them_and_lists_with_commas(
+    fake: FakeVecgate, run: Run
+) -> None:
     properties = {"a": True, "b": ["x", "y z"], "c": {"city": "Köln", "open": False}, "d": [{"e": 1}], "f": [True, 2]}
     fake.objects["Pictures"][IDS[0]].properties.update(properties)
 
