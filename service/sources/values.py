@@ -167,7 +167,10 @@ def _date(value: Any) -> str:
     if offset % MINUTE:
         # The local mean times of the 19th century have seconds, which RFC 3339 has not.
         whole = -(-offset // MINUTE) * MINUTE
-        moment = moment.replace(tzinfo=timezone(whole)) + (whole - offset)
+        try:
+            moment = moment.replace(tzinfo=timezone(whole)) + (whole - offset)
+        except OverflowError as error:
+            raise Unfit("in a zone of whole minutes it has no year from 1 to 9999", value) from error
     return moment.isoformat()
 
 

@@ -233,6 +233,15 @@ def test_a_zone_with_seconds_is_written_in_whole_minutes_at_the_same_moment(tmp_
     assert made.properties == {"time": "1880-01-01T00:54:00+00:54"}
 
 
+def test_a_date_that_has_no_whole_minutes_refuses_its_row_alone(tmp_path: Path) -> None:
+    found = write(tmp_path, {"time": ["9999-12-31T23:59:45+00:00:30", "2026-01-31T08:00:00Z"]})
+
+    (made,), (refused,) = objects_of(found, Mapping().bind(schema(found), collection(time=DataType.DATE)))
+
+    assert made.properties == {"time": "2026-01-31T08:00:00+00:00"}
+    assert refused.startswith("t.parquet, row 1: time: in a zone of whole minutes it has no year from 1 to 9999")
+
+
 def test_row_groups_are_fragments_and_numbers_of_rows_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.sources.parquet.FRAGMENT_BYTES", 1)
     found = write(tmp_path, {"n": list(range(5))}, row_group_size=2)
