@@ -64,14 +64,14 @@ def train_images(
     alike = F.softmax(anchors @ anchors.T / 0.1, dim=1)
     prototypes, scale = nn.Parameter(anchors.clone()), nn.Parameter(torch.tensor(math.log(16.0)))
     tower = model.visual.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(tower, [prototypes, scale], plan.rate)
+    optimizer = new_optimizer(tower, [prototypes, scale], plan.rate)
     rates = [group["lr"] for group in optimizer.param_groups]
     first, average = _resume(tower, optimizer, prototypes, scale, folder / CHECKPOINT)
     tower.train()
     started = time.monotonic()
     for step in range(first, plan.steps):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * _schedule(step / plan.steps)
+            group["lr"] = rate * schedule(step / plan.steps)
         dice = torch.Generator().manual_seed(SEED + step)
         rows = chosen[torch.randint(0, len(chosen), (BATCH,), generator=dice)]
         target = labels[rows]
@@ -82,7 +82,7 @@ def train_images(
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.step()
         scale.data.clamp_(max=math.log(50.0))
-        _follow(average, tower, 0.998 if step > CHECKPOINT_STEPS else 0.9)
+        follow(average, tower, 0.998 if step > CHECKPOINT_STEPS else 0.9)
         if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == plan.steps:
             speed = (step + 1 - first) * BATCH / (time.monotonic() - started)
             print(f"images: step {step + 1}/{plan.steps}, loss {loss.item():.3f}, {speed:.0f} pictures/s", flush=True)
@@ -92,7 +92,7 @@ def train_images(
             )
 
 
-def _optimizer(tower: nn.Module, others: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+def new_optimizer(tower: nn.Module, others: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
     """Return an optimizer of the tower, and of the other parameters at half the rate; only matrices decay."""
     return torch.optim.AdamW(
         [
@@ -126,12 +126,13 @@ def _loss(z: Tensor, target: Tensor, prototypes: Tensor, scale: Tensor, anchors:
     return 0.9 * exact + 0.1 * spread + 2.0 * drift
 
 
-def _schedule(progress: float) -> float:
+def schedule(progress: float) -> float:
     """Return the share of the learning rate: up over the first 3 %, down along a cosine."""
     return min(progress / 0.03, 1.0) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))) if progress else 0.01
 
 
-def _follow(average: dict[str, Tensor], tower: nn.Module, share: float) -> None:
+def follow(average: dict[str, Tensor], tower: nn.Module, share: float) -> None:
+    """Move a running average towards a tower's state, of which it keeps a share."""
     for name, value in tower.state_dict().items():
         if value.is_floating_point():
             average[name].lerp_(value, 1 - share)

@@ -13,7 +13,10 @@ from PIL import Image
 from sources import folder_of
 
 SIZE = 64
-STYLES = ("noto", "twemoji", "flat", "modern", "high-contrast", "noto-v1", "fxemoji", "streamline", "openmoji")
+STYLES = (
+    "noto", "twemoji", "flat", "modern", "high-contrast", "noto-v1", "fxemoji", "streamline", "emojione",
+    "emojione-monotone", "openmoji",
+)  # fmt: skip
 EVALUATION_STYLE = "openmoji"
 
 
@@ -62,7 +65,7 @@ def _fluent(folder: Path, concepts: list[Concept]) -> Iterator[tuple[int, NDArra
     for index, concept in enumerate(concepts):
         for name in (slug(concept.name), f"{slug(concept.name)}-default"):
             if (file := folder / f"{name}.svg").exists():
-                yield index, _render(file.read_text(encoding="utf-8"))
+                yield index, render(file.read_text(encoding="utf-8"))
                 break
 
 
@@ -80,10 +83,11 @@ def _iconify(folder: Path, concepts: list[Concept]) -> Iterator[tuple[int, NDArr
         icon = next((icons["icons"][name] for name in names if name in icons["icons"]), None)
         if icon:
             box = f"0 0 {icon.get('width', width)} {icon.get('height', height)}"
-            yield index, _render(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>')
+            yield index, render(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>')
 
 
-def _render(svg: str) -> NDArray[np.uint8]:
+def render(svg: str) -> NDArray[np.uint8]:
+    """Return an SVG drawing as RGBA, uint8 of shape (SIZE, SIZE, 4)."""
     return _decode(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE)))
 
 

@@ -72,25 +72,25 @@ def load_teacher(cache: Path, concepts: list[Concept]) -> Teacher:
     return Teacher(texts, raw, centre)
 
 
-def token_vectors(teacher: Teacher, tokens: list[str], file: Path) -> NDArray[np.float32]:
-    """Return the teacher's vectors of a tokenizer's tokens, encoded at the first call (a minute or two).
+def further_vectors(teacher: Teacher, texts: list[str], file: Path) -> NDArray[np.float32]:
+    """Return the teacher's vectors of further texts, encoded at the first call (a minute or two).
 
     Args:
         teacher: the teacher; what it has encoded already is not encoded again.
-        tokens: every token, the marks for the ends of words removed.
+        texts: the texts, such as a tokenizer's tokens.
         file: where the vectors are kept.
 
     Returns:
-        Float32, shape (tokens, DIMENSION), unit length, centred as the teacher's.
+        Float32, shape (texts, DIMENSION), unit length, centred as the teacher's.
     """
     if not file.exists():
-        others = sorted({token for token in tokens if token not in teacher.index})
+        others = sorted({text for text in texts if text not in teacher.index})
         np.savez(file, others=np.array(others), raw=_encode(others).astype(np.float16))
     kept = np.load(file)
     centred = kept["raw"].astype(np.float32) - teacher.centre
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    place = {str(token): number for number, token in enumerate(kept["others"])}
-    rows = [centred[place[t]] if t in place else teacher.vectors[teacher.index[t]] for t in tokens]
+    place = {str(text): number for number, text in enumerate(kept["others"])}
+    rows = [centred[place[t]] if t in place else teacher.vectors[teacher.index[t]] for t in texts]
     return np.stack(rows).astype(np.float32)
 
 

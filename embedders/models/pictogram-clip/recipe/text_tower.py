@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own custom
 from concepts import Concept
-from teacher import Teacher, token_vectors
+from teacher import Teacher, further_vectors
 from torch import Tensor, nn
 from towers import SEED, encode_by_length
 
@@ -73,7 +73,7 @@ def start_token_table(model: nn.Module, tokenizer: Any, teacher: Teacher, file: 
         file: where the teacher's vectors of the tokens are kept.
     """
     tokens = [token.replace("</w>", "") for _, token in sorted(tokenizer.decoder.items())]
-    vectors = torch.from_numpy(token_vectors(teacher, tokens, file))
+    vectors = torch.from_numpy(further_vectors(teacher, tokens, file))
     centred = vectors - vectors.mean(0)
     torch.manual_seed(SEED)
     _, _, axes = torch.pca_lowrank(centred, q=model.token_embedding.weight.shape[1], center=False)

@@ -1,12 +1,13 @@
 """Trains the bundled model: python train.py STAGE [--out FOLDER] [--cache FOLDER] [--name RUN].
 
-Stages, in order: data (fetch packages, decode pictures), teacher (encode texts), images and texts (train the towers),
-evaluate (print figures), export (write the model). `all` runs them one after another. Every stage keeps what it made in
-the cache, so a run that was stopped goes on where it was.
+Stages, in order: data (fetch packages, decode pictures), teacher (encode texts), images, texts, match, nearer and
+rematch (train the towers by turns), evaluate (print figures), export (write the model). `all` runs them one after
+another. Every stage keeps what it made in the cache, so a run that was stopped goes on where it was.
 """
 
 import argparse
 import hashlib
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,38 @@ import platformdirs
 import torch
 from concepts import Concept, load_concepts
 from evaluate import evaluate_style, report
-from image_tower import ImagePlan, concept_vectors, load_image_tower, picture_vectors, teacher_map, train_images
+from icons import load_icons
+from image_tower import (
+    ONE_SIDED,
+    ImagePlan,
+    concept_vectors,
+    load_image_tower,
+    picture_vectors,
+    teacher_map,
+    train_images,
+)
+from nearer import Examples, load_last_layers, load_views, train_last_layers
 from pictures import EVALUATION_STYLE, STYLES, load_pictures
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sources import fetch
-from teacher import DIMENSION, Teacher, load_teacher
+from teacher import DIMENSION, Teacher, further_vectors, load_teacher
 from text_tower import Lessons, TextPlan, load_text_tower, start_token_table, text_targets, train_texts
 from torch import Tensor
 from towers import encode_texts, new_model, write_config
 from unseen_words import unseen_words
 
-IMAGE_STEPS = 3000
-TEXT_STEPS = 2400
-MATCH_STEPS = 1600
-STAGES = ("data", "teacher", "images", "texts", "match", "evaluate", "export")
+STAGES = ("data", "teacher", "images", "texts", "match", "nearer", "rematch", "evaluate", "export")
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How many batches the stages take."""
+
+    images: int = 3000
+    texts: int = 2400
+    match: int = 1600
+    nearer: int = 1100
+    rematch: int = 1600
 
 
 class Run:
@@ -39,16 +58,20 @@ class Run:
     Args:
         cache: the folder of packages, pictures and the teacher's vectors, which all runs share.
         name: the folder of this run's checkpoints below the cache.
-        steps: how many batches the stages images, texts and match take.
+        steps: how many batches the stages take.
+        start: weights to begin the stages nearer and rematch with, instead of those of the stages before.
     """
 
-    def __init__(self, cache: Path, name: str, steps: tuple[int, int, int]) -> None:
+    def __init__(self, cache: Path, name: str, steps: Steps, start: Path | None = None) -> None:
         self.cache = cache
         self.folder = cache / name
         styles = tuple(index for index, style in enumerate(STYLES) if style != EVALUATION_STYLE)
-        self.image_plan = ImagePlan(steps[0], styles)
-        self.text_plan = TextPlan(steps[1], "text.pt")
-        self.match_plan = TextPlan(steps[2], "match.pt", table_rate=5e-4, rate=1e-3, top_scale=20.0)
+        self.start = start
+        self.steps = steps
+        self.image_plan = ImagePlan(steps.images, styles)
+        self.text_plan = TextPlan(steps.texts, "text.pt")
+        self.match_plan = TextPlan(steps.match, "match.pt", table_rate=5e-4, rate=1e-3, top_scale=20.0)
+        self.rematch_plan = replace(self.match_plan, steps=steps.rematch, name="rematch.pt")
 
     @cached_property
     def concepts(self) -> list[Concept]:
@@ -60,6 +83,11 @@ class Run:
     def pictures(self) -> tuple[Any, Any, Any]:
         """All pictures, with their concepts and styles, as load_pictures returns them."""
         return load_pictures(self.cache, self.concepts)
+
+    @cached_property
+    def icons(self) -> tuple[Any, Any, list[str]]:
+        """All icons, what they show, and the names of the things, as load_icons returns them."""
+        return load_icons(self.cache, self.concepts, set(unseen_words(self.cache, self.concepts)))
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -93,7 +121,7 @@ class Run:
 
     def data(self) -> None:
         """Fetch the packages and decode the pictures."""
-        print(f"{len(self.concepts)} concepts, {len(self.pictures[0])} pictures")
+        print(f"{len(self.concepts)} concepts, {len(self.pictures[0])} pictures, {len(self.icons[0])} icons")
 
     def encode_teacher(self) -> None:
         """Encode the teacher's texts."""
@@ -116,12 +144,45 @@ class Run:
         """Train the text tower on, against single pictures, so that their scatter does not drown the meaning."""
         prototypes = load_image_tower(self.model, self.folder)
         load_text_tower(self.model, self.folder / self.text_plan.name)
+        self.match_texts(prototypes, self.match_plan)
+
+    def nearer(self) -> None:
+        """Train the image tower's last layers to keep what the teacher finds alike."""
+        self.begin()
+        rgba, labels, styles = self.pictures
+        chosen = np.isin(styles, self.image_plan.styles)
+        icons, shown, things = self.icons
+        names = [*(concept.name for concept in self.concepts), *things]
+        mirrored = torch.tensor([not any(word in name for word in ONE_SIDED) for name in names])
+        targets = torch.from_numpy(np.concatenate([labels[chosen], shown]))
+        pictures = np.concatenate([rgba[chosen], icons])
+        taught = torch.from_numpy(further_vectors(self.teacher, things, self.cache / "things.npz")) @ self.map
+        views = load_views(self.model.visual, pictures, mirrored[targets], self.folder)
+        examples = Examples(views, targets, torch.cat([self.anchors, taught]), len(self.concepts))
+        train_last_layers(self.model, examples, self.steps.nearer, self.folder)
+
+    def rematch(self) -> None:
+        """Train the text tower on, against what the last layers make of single pictures now."""
+        self.begin()
+        load_last_layers(self.model, self.folder)
+        self.match_texts(self.anchors, self.rematch_plan)
+
+    def begin(self) -> None:
+        """Give the model the weights that the stages nearer and rematch begin with."""
+        if self.start:
+            self.model.load_state_dict(load_file(self.start))
+        else:
+            load_image_tower(self.model, self.folder)
+            load_text_tower(self.model, self.folder / self.match_plan.name)
+
+    def match_texts(self, prototypes: Tensor, plan: TextPlan) -> None:
+        """Train the text tower against prototypes and single pictures."""
         rgba, labels, styles = self.pictures
         chosen = np.isin(styles, self.image_plan.styles)
         vectors = torch.cat([prototypes, picture_vectors(self.model, rgba[chosen])])
         owners = torch.cat([torch.arange(len(prototypes)), torch.from_numpy(labels[chosen])])
         seen, counts = vectors[owners.argsort(stable=True)], owners.bincount()
-        train_texts(self.model, self.lessons(seen, counts), self.match_plan, self.folder)
+        train_texts(self.model, self.lessons(seen, counts), plan, self.folder)
 
     def lessons(self, seen: Tensor, counts: Tensor) -> Lessons:
         """Return what the text tower learns from, given what Lessons calls seen and counts."""
@@ -139,8 +200,9 @@ class Run:
 
     def load(self) -> None:
         """Give the model its trained weights."""
-        load_image_tower(self.model, self.folder)
-        load_text_tower(self.model, self.folder / self.match_plan.name)
+        self.begin()
+        load_last_layers(self.model, self.folder)
+        load_text_tower(self.model, self.folder / self.rematch_plan.name)
         self.model.eval()
 
     def evaluate(self) -> None:
@@ -180,19 +242,22 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=platformdirs.user_cache_path("vecgate") / "model")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1], help="where the model is written")
     parser.add_argument("--name", default="run", help="of the folder with this run's checkpoints, below the cache")
-    parser.add_argument("--image-steps", type=int, default=IMAGE_STEPS)
-    parser.add_argument("--text-steps", type=int, default=TEXT_STEPS)
-    parser.add_argument("--match-steps", type=int, default=MATCH_STEPS)
+    parser.add_argument("--start", type=Path, help="weights that the stages nearer and rematch begin with")
+    for stage in fields(Steps):
+        parser.add_argument(f"--{stage.name}-steps", type=int, default=stage.default)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    run = Run(arguments.cache, arguments.name, (arguments.image_steps, arguments.text_steps, arguments.match_steps))
+    steps = Steps(**{stage.name: getattr(arguments, f"{stage.name}_steps") for stage in fields(Steps)})
+    run = Run(arguments.cache, arguments.name, steps, arguments.start)
     work = {
         "data": run.data,
         "teacher": run.encode_teacher,
         "images": run.images,
         "texts": run.texts,
         "match": run.match,
+        "nearer": run.nearer,
+        "rematch": run.rematch,
         "evaluate": run.evaluate,
         "export": lambda: run.export(arguments.out),
     }
