@@ -125,14 +125,14 @@ def test_a_call_that_is_refused_for_its_objects_is_made_for_each_alone() -> None
         list(Server(calls=[refused_for("scope.tenant")]).run(2))
 
 
-def test_an_object_alone_that_fails_for_a_transient_reason_is_sent_again_without_the_others() -> None:
-    server = Server(calls=[refused_for("objects"), BUSY, refused_for("objects"), BUSY])
+def test_objects_alone_wait_where_the_server_is_busy_and_keep_the_outcomes_that_they_have() -> None:
+    server = Server(calls=[refused_for("objects"), None, BUSY, refused_for("objects"), refused_for("objects")])
 
-    outcomes = list(server.run(2))
+    outcomes = list(server.run(3, bounds=replace(BOUNDS, max_objects=3)))
 
-    assert [each.error.reason if each.error else "" for each in outcomes] == ["", "INVALID_INPUT"]
-    assert server.sent == [["0", "1"], ["0"], ["1"], ["0"], ["0"]]
-    assert server.slept == [3, 3]
+    assert [each.error.reason if each.error else "" for each in outcomes] == ["", "INVALID_INPUT", ""]
+    assert server.sent == [["0", "1", "2"], ["0"], ["1"], ["1", "2"], ["1"], ["2"]]
+    assert server.slept == [3]
 
 
 def test_objects_alone_are_not_tried_one_after_the_other_where_nobody_answers() -> None:

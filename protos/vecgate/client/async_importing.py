@@ -148,9 +148,8 @@ async def _results(
         except VecgateError as error:
             if not _is_transient(error):
                 raise
-            # The objects before it have their outcomes. Where nobody answers, those after it would only wait, too.
-            failed = left if isinstance(error, Unreachable) else left[:1]
-            outcomes += [ImportOutcome(each.id, error) for each in failed]
+            # The objects before it have their outcomes; those after it would only wait, too.
+            outcomes += [ImportOutcome(each.id, error) for each in left]
     return outcomes
 
 
