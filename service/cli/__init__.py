@@ -50,8 +50,11 @@ from service.cli.output import EXIT_WRONG_USE, fail
 __all__ = ["app"]
 
 
+NOT_TEXT = "an argument is not text in UTF-8"
+
+
 class _Root(TyperGroup):
-    """Refuses arguments that are no text, which cannot be sent. Only names of files may be any bytes."""
+    """Refuses arguments that are no text, which cannot be sent. Only names of files that are there may be any bytes."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the arguments, those of the commands too."""
@@ -60,8 +63,15 @@ class _Root(TyperGroup):
             if not each.isascii() and each != each.encode(errors="replace").decode():
                 name = each.rpartition("=")[2]
                 if not os.path.lexists(name):
-                    fail("an argument is not text in UTF-8", EXIT_WRONG_USE)
+                    fail(NOT_TEXT, EXIT_WRONG_USE)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; it fails to send a text that has the name of a file, which no check of arguments can see."""
+        try:
+            return super().invoke(ctx)
+        except UnicodeEncodeError:
+            fail(NOT_TEXT, EXIT_WRONG_USE)
 
 
 app = typer.Typer(

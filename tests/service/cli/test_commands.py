@@ -69,6 +69,17 @@ def test_an_argument_that_is_no_text_is_one_line_and_the_code_is_2(pictures: Fak
     assert (result.exit_code, result.stderr) == (2, "error: an argument is not text in UTF-8\n")
 
 
+def test_a_text_that_is_none_and_has_the_name_of_a_file_is_refused_like_any_other(
+    pictures: FakeVecgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("\udcff").touch()
+
+    result = CliRunner().invoke(app, ["--address", pictures.address, "embed", "\udcff"])
+
+    assert (result.exit_code, result.stderr) == (2, "error: an argument is not text in UTF-8\n")
+
+
 def test_the_name_of_a_file_may_be_no_text(pictures: FakeVecgate, tmp_path: Path) -> None:
     folder = tmp_path / "\udcff"
     folder.mkdir()
