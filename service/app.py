@@ -173,7 +173,7 @@ async def _begun(start: Coroutine[Any, Any, T]) -> T:
     try:
         return await start
     except OSError as error:
-        raise SystemRefused(str(error)) from error
+        raise SystemRefused(str(error) or repr(error)) from error
 
 
 def describe_port_fault(settings: Settings) -> str | None:

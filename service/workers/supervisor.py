@@ -158,7 +158,7 @@ class Supervisor:
                     async with asyncio.timeout(back_off_s):
                         await self._stopping.wait()
         except Exception as error:  # noqa: BLE001 -- a worker that nobody keeps would be missed by nobody
-            self._fail(error)
+            self._fail(WorkersFailed(str(error) or repr(error)) if isinstance(error, OSError) else error)
 
     async def _run(self, number: int) -> tuple[dict[str, Any], int]:
         """Run a worker to its end; return what it said of its start, and its exit code."""

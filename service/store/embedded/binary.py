@@ -84,6 +84,9 @@ def _alone(lock: Path, report: Callable[[str], None]) -> Iterator[None]:
         except BlockingIOError:
             report("another process installs Weaviate; waiting for it")
             fcntl.flock(held, fcntl.LOCK_EX)
+        except OSError as error:
+            # Some network file systems have no locks.
+            report(f"the folder {lock.parent} cannot be locked ({error.strerror}): install Weaviate once at a time")
         yield
 
 

@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,6 +97,22 @@ echo > "$GOBIN/weaviate-server"
     assert one.result() == other.result() == home / CACHED
     assert second == ["another process installs Weaviate; waiting for it"]
     assert (home / "builds").read_text() == "built\n"
+
+
+def test_a_folder_without_locks_is_no_hindrance(
+    home: Path, make_program: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    make_program("bin/go").write_text(
+        '#!/bin/sh\necho > "$GOBIN/weaviate-server"\n/bin/chmod +x "$GOBIN/weaviate-server"\n'
+    )
+    lines: list[str] = []
+
+    assert install_binary(lines.append) == home / CACHED
+    assert lines[0].endswith(f"cannot be locked ({os.strerror(errno.ENOLCK)}): install Weaviate once at a time")
 
 
 def test_a_cache_that_cannot_be_written_is_named_with_what_helps(home: Path) -> None:

@@ -1,6 +1,7 @@
 """The parent of several server processes, with tiny processes in their place."""
 
 import asyncio
+import errno
 import os
 import pickle
 import signal
@@ -118,6 +119,18 @@ async def test_a_worker_that_keeps_dying_at_the_start_ends_the_server_with_its_s
         with pytest.raises(WorkersFailed, match=r"worker [12] died 5 times before it served.*SIGABRT"):
             await made.end
         serving.cancel()
+
+
+async def test_a_process_that_the_system_refuses_ends_the_server_with_its_reason(
+    running: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(supervisor.asyncio, "create_subprocess_exec", refuse)
+    async with running(SERVE) as made:
+        with pytest.raises(WorkersFailed, match=os.strerror(errno.EAGAIN)):
+            await made.end
 
 
 async def test_a_wrong_setting_that_a_worker_finds_ends_the_server_at_once(running: Start) -> None:
