@@ -1,5 +1,6 @@
 """Checks of OpenTelemetry's own variables (OTEL_*), which its SDK reads and which set all of tracing."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -57,10 +58,9 @@ def tracing_faults(environment: Mapping[str, str]) -> list[str]:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return 0 < float(text) < math.inf
     except ValueError:
         return False
-    return True
 
 
 def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str | None:

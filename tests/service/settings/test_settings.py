@@ -724,6 +724,8 @@ def test_files_that_are_not_there_are_faults_told_together(monkeypatch: pytest.M
         ("ENDPOINT", "http://collector", "http://HOST:PORT"),
         ("PROTOCOL", "http/protobuf", "must be grpc"),
         ("TIMEOUT", "10s", "must be a number of seconds"),
+        ("TIMEOUT", "nan", "must be a number of seconds"),
+        ("TIMEOUT", "-1", "must be a number of seconds"),
         ("TRACES_TIMEOUT", "", "must be a number of seconds"),
         ("COMPRESSION", "zip", "must be gzip"),
         ("TRACES_COMPRESSION", "", "must be gzip"),
