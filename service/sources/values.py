@@ -169,8 +169,8 @@ def _date(value: Any) -> str:
         whole = -(-offset // MINUTE) * MINUTE
         try:
             moment = moment.replace(tzinfo=timezone(whole)) + (whole - offset)
-        except OverflowError as error:
-            raise Unfit("in a zone of whole minutes it has no year from 1 to 9999", value) from error
+        except (OverflowError, ValueError) as error:
+            raise Unfit("in a zone of whole minutes it has no such date", value) from error
     return moment.isoformat()
 
 
