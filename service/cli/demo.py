@@ -183,6 +183,11 @@ class _Samples:
             except VecgateError as error:
                 text, code = describe_error(error, target=self._addresses.grpc)
                 note(f"error: {text}")
+                if error.reason == "EMBEDDING_SPACE_MISMATCH":
+                    note(
+                        f"{COLLECTION} was made by another model, perhaps that of an earlier version: remove "
+                        f"{self._addresses.data} (make clean-data), and start again"
+                    )
                 return code
         _show_next(self._addresses, self._connection)
         if failed:

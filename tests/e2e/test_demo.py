@@ -27,7 +27,7 @@ from tests.fakes.weaviate import variables_at_ports
 from tests.service.web.test_server import write_certificate
 
 ROOT = Path(__file__).parents[2]
-# The store is kept in the data folder as the real one is. SLOW_START keeps the start waiting.
+# The store is kept in the data folder as the real one is. SLOW_START keeps the start waiting; SPACE is the model's.
 DRIVER = """
 import asyncio, os, pickle, sys
 from pathlib import Path
@@ -63,7 +63,9 @@ class NoWeaviate:
 cake, dog = (1, 0), (0, 1)
 known = {"birthday party": cake, "birthday cake": cake, picture(): cake, "dog": dog, picture((9, 9, 9)): dog}
 server.EmbeddedWeaviate, server.WeaviateStore = NoWeaviate, KeptStore
-server.build_embedders = lambda *_, **__: [FakeEmbedder(dimension=2, known=known)]
+server.build_embedders = lambda *_, **__: [
+    FakeEmbedder(dimension=2, known=known, space=os.environ.get("SPACE", "fake"))
+]
 command(["demo", sys.argv[1]])
 """
 READY = "Ctrl-C ends the server; the data stays."
@@ -408,6 +410,19 @@ def test_a_run_over_data_that_changed_imports_again(start: Start, folder: Path) 
     (folder / "pictures.csv").write_text("file,name\ncake.png,cheese cake\ndog.png,dog\n", encoding="utf-8")
 
     assert "Pictures: 2 stored, 0 failed" in read_until_ready(start())
+
+
+def test_a_run_over_data_of_another_model_says_how_to_begin_again(start: Start, folder: Path) -> None:
+    first = start()
+    read_until_ready(first)
+    first.send_signal(signal.SIGTERM)
+    first.wait(timeout=30)
+
+    second = start(SPACE="other")
+    _, errors = second.communicate(timeout=60)
+
+    assert second.returncode == 1, errors
+    assert f"remove {folder / 'data'} (make clean-data), and start again" in errors
 
 
 def test_a_port_that_answers_already_is_not_filled_with_samples(start: Start) -> None:
