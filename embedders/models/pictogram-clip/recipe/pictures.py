@@ -29,7 +29,8 @@ def load_pictures(
         Pictures, uint8 of shape (n, SIZE, SIZE, 4), RGBA; each one's concept, int64 of shape (n,), an index; each one's
         style, int64 of shape (n,), an index of STYLES.
     """
-    file = cache / "pictures.npz"
+    # Files of an earlier list of styles number them in another way.
+    file = cache / f"pictures-{len(STYLES)}-styles.npz"
     if not file.exists():
         found = [
             (rgba, index, STYLES.index(style))
