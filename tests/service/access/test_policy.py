@@ -148,7 +148,9 @@ async def test_a_file_that_stays_away_is_told_once(tmp_path: Path, monkeypatch: 
             file.unlink()
             looks.clear()
             await _until(lambda: looks[3])
-            file.write_bytes(content)
+            other = tmp_path / "written"
+            other.write_bytes(content)
+            other.replace(file)
             looks.clear()
             await _until(lambda: looks[2])
     await authenticator.close()
