@@ -524,7 +524,7 @@ async def test_the_role_behind_a_model_s_name_and_the_number_of_inputs_say_what_
         ("u=6, i", Priority.BULK),
         ("i, u=7", Priority.BULK),
         ("u=1, u=6;some=parameter", Priority.BULK),
-        ("u=4", Priority.INTERACTIVE),
+        ("u=5", Priority.INTERACTIVE),
         ("u=1, i", Priority.INTERACTIVE),
         ("u=6, u=1", Priority.INTERACTIVE),
         ("i", Priority.INTERACTIVE),
