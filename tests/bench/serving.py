@@ -73,7 +73,7 @@ def server(model: Path, **settings: str) -> Iterator[Serving]:
         VECGATE_EMBEDDERS__CLIP__MODEL=str(model),
         VECGATE_EMBEDDER__CACHE_BYTES="0",
         VECGATE_WEAVIATE__EMBEDDED="false",
-        **variables_at_ports(9, 9),
+        **variables_at_ports(9, 10),
         **settings,
     )
     try:

@@ -175,7 +175,7 @@ def bench_start() -> None:
             "VECGATE_EMBEDDERS__NIM__KIND": "nim",
             "VECGATE_EMBEDDERS__NIM__BASE_URL": str(pipe.recv()),
             "VECGATE_WEAVIATE__EMBEDDED": "false",
-            **variables_at_ports(9, 9),
+            **variables_at_ports(9, 10),
         }
         report("start of a gateway in front of a NIM", GATEWAY_S, nim, searches=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -232,19 +232,20 @@ async def test_no_secret_comes_out_of_a_server_where_everything_fails(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "refused"),
+    ("name", "value"),
     [
-        ("VECGATE_EMBEDDERS__NIM__API_KEY", f"{NIM_KEY}\u00e9", True),
-        ("VECGATE_WEAVIATE__API_KEY", f"{WEAVIATE_KEY}\nX: y", False),
-        ("VECGATE_EMBEDDERS__NIM__PROXY", f"ftp://canary:{PROXY_PASSWORD}@proxy.example", True),
-        ("VECGATE_EMBEDDERS__NIM__PROXY", f"http://canary:{PROXY_PASSWORD}@proxy.example:99999", True),
-        ("VECGATE_EMBEDDERS__NIM__BASE_URL", f"https://canary:{PROXY_PASSWORD}@nim.example", True),
-        ("VECGATE_EMBEDDERS__NIM__BASE_URL", f"https://:{PROXY_PASSWORD}@nim.example", True),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://:{PROXY_PASSWORD}@collector.example:4317", True),
+        ("VECGATE_EMBEDDERS__NIM__API_KEY", f"{NIM_KEY}\u00e9"),
+        ("VECGATE_WEAVIATE__API_KEY", f"{WEAVIATE_KEY}\nX: y"),
+        ("VECGATE_EMBEDDERS__NIM__PROXY", f"ftp://canary:{PROXY_PASSWORD}@proxy.example"),
+        ("VECGATE_EMBEDDERS__NIM__PROXY", f"http://canary:{PROXY_PASSWORD}@proxy.example:99999"),
+        ("VECGATE_EMBEDDERS__NIM__BASE_URL", f"https://canary:{PROXY_PASSWORD}@nim.example"),
+        ("VECGATE_EMBEDDERS__NIM__BASE_URL", f"https://:{PROXY_PASSWORD}@nim.example"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://:{PROXY_PASSWORD}@collector.example:4317"),
     ],
 )
-def test_no_secret_comes_out_with_a_complaint_about_it(tmp_path: Path, name: str, value: str, *, refused: bool) -> None:
+def test_no_secret_comes_out_with_a_complaint_about_it(tmp_path: Path, name: str, value: str) -> None:
     site = Site(tmp_path, in_files=False)
     said = run_command("doctor", environment={"VECGATE_EMBEDDERS__NIM__KIND": "nim", name: value})
-    assert ("the settings are wrong" in said and name in said) == refused
+    assert "the settings are wrong" in said
+    assert name in said
     assert site.leaks({"doctor": said}) == []

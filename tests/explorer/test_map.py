@@ -235,8 +235,8 @@ async def test_the_mouse_zooms_moves_and_chooses(page: Page) -> None:
     await page.keyboard.press("Enter")
     name = await page.get_by_role("region", name="Chosen object").get_by_role("heading").inner_text()
     await page.keyboard.press("Escape")
-    for across in range(-4, 5):
-        for down in range(-4, 5):
+    for across in sorted(range(-12, 13), key=abs):
+        for down in sorted(range(-8, 9), key=abs):
             if await page.get_by_role("region", name="Chosen object").count():
                 break
             await page.mouse.click(middle[0] + across * 25, middle[1] + down * 25)

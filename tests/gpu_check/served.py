@@ -57,7 +57,7 @@ def main(
         "VECGATE_SERVER__MAX_CALLS": "4096",
         "VECGATE_WEAVIATE__EMBEDDED": "false",
         **({"VECGATE_SERVER__WORKERS": workers} if workers != "1" else {}),
-        **variables_at_ports(9, 9),
+        **variables_at_ports(9, 10),
     }
     with tempfile.TemporaryDirectory() as data, server(Path(data), settings) as running, loaders() as callers:
         began_s = time.perf_counter()

@@ -205,7 +205,7 @@ async def test_a_vector_that_names_its_space_searches_the_named_vector_of_that_s
 
     assert (await near("clip:local")).hits[0].distance < 1e-5
     assert (await failure_of(near(""))).reasons == ["UNKNOWN_VECTOR"]
-    assert (await failure_of(near("elsewhere"))).reasons == ["UNKNOWN_VECTOR"]
+    assert (await failure_of(near("elsewhere"))).reason == "EMBEDDING_SPACE_MISMATCH"
 
 
 @asynccontextmanager
