@@ -84,8 +84,8 @@ class ServerSettings(Group):
     @model_validator(mode="after")
     def _safe(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            lacking = "tls_cert_file" if self.tls_cert_file is None else "tls_key_file"
-            raise ValueError(f"server.{lacking}: is not set, and its counterpart is; set both or neither")
+            missing = "tls_cert_file" if self.tls_cert_file is None else "tls_key_file"
+            raise ValueError(f"server.{missing}: is not set, and its counterpart is; set both or neither")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError("server.tls_client_ca_file: needs server.tls_cert_file")
         self.check_encryption("server", self.host)

@@ -335,7 +335,8 @@ def test_a_property_of_too_many_levels_fails_with_its_object(client: Client) -> 
 
 @pytest.mark.parametrize("near", ["a dog", near_object(ID), bm25("dog")], ids=["str", "near_object", "bm25"])
 def test_what_is_no_vector_side_is_refused_by_its_type(near: Any) -> None:
-    with pytest.raises(TypeError, match=f"{type(near).__name__} is no vector side; give one of near_text, near_image"):
+    sides = "near_text, near_image, near_vector, near_inputs"
+    with pytest.raises(TypeError, match=f"^the vector side must be one of {sides}, not {type(near).__name__}$"):
         hybrid("a dog", near)
 
 

@@ -182,7 +182,7 @@ def hybrid(
     if near is not None:
         field = FIELDS.get(type(near), "")
         if field not in VECTOR_SIDES:
-            raise TypeError(f"{type(near).__name__} is no vector side; give one of {', '.join(VECTOR_SIDES)}")
+            raise TypeError(f"the vector side must be one of {', '.join(VECTOR_SIDES)}, not {type(near).__name__}")
         getattr(query, field).CopyFrom(near)
     return query
 
