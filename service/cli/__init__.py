@@ -54,16 +54,15 @@ NOT_TEXT = "an argument is not text in UTF-8"
 
 
 class _Root(TyperGroup):
-    """Refuses arguments that are no text, which cannot be sent. Only names of files that are there may be any bytes."""
+    """Refuses arguments that are not text, which cannot be sent. Names of files that are there may be any bytes."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the arguments, those of the commands too."""
         for each in args:
             # Where a byte is not UTF-8, Python puts half of a character.
-            if not each.isascii() and each != each.encode(errors="replace").decode():
-                name = each.rpartition("=")[2]
-                if not os.path.lexists(name):
-                    fail(NOT_TEXT, EXIT_WRONG_USE)
+            is_text = each.encode(errors="replace").decode() == each
+            if not is_text and not os.path.lexists(each.rpartition("=")[2]):
+                fail(NOT_TEXT, EXIT_WRONG_USE)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

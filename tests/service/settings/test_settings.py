@@ -313,12 +313,8 @@ def test_a_name_has_one_line_and_no_white_space_around_it(kind: str, field: str,
         ("WEB__PATH_PREFIX", "embed/", "a path such as /embed"),
     ],
 )
-def test_what_a_text_must_be_is_told_in_words(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
-) -> None:
-    monkeypatch.setenv("VECGATE_EMBEDDERS__CLIP__KIND", "clip")
-
-    (fault,) = faults(**{name: value})
+def test_what_a_text_must_be_is_told_in_words(name: str, value: str, words: str) -> None:
+    (fault,) = faults(EMBEDDERS__CLIP__KIND="clip", **{name: value})
 
     assert fault.startswith(f"VECGATE_{name}: must be {words}")
 
