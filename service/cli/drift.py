@@ -47,7 +47,7 @@ MEASURED = {
     pb.CHANGE_KIND_RECIPROCAL_RANK,
     pb.CHANGE_KIND_RECALL,
 }
-TITLES = ("of", "what", "before", "now", "")
+TITLES = ("of", "what", "before", "now", "is it chance?")
 """Of the table of differences."""
 
 
@@ -113,7 +113,7 @@ def _verdict(change: pb.Change) -> str:
     if change.real:
         # Of the same loss only one row has the message.
         worse = change.message or (measured and change.now < change.before)
-        return "more than chance" if worse else "better than before"
+        return "worse" if worse else "better"
     if change.HasField("chance"):
         return "may be chance, or slight" if measured else "may be chance"
     return ""

@@ -448,7 +448,7 @@ def show_evaluation(found: pb.Evaluation) -> None:
     if len(found.systems) > 1:
         say()
         first = found.systems[0].system.name
-        say(f"* differs from {first} by more than chance. Intervals hold the mean in 95 of 100 cases.")
+        say(f"* worse or better than {first} by more than chance. Intervals hold the mean in 95 of 100 cases.")
     for line in suggestions(found):
         say()
         say(line)

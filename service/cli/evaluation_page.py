@@ -89,6 +89,13 @@ def gain_in_words(found: pb.Evaluation) -> str:
     return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) against {first}"
 
 
+def comparison_in_words(compared: pb.SystemComparison) -> str:
+    """Return whether a system is worse or better than the first one, or may be neither."""
+    if not compared.real:
+        return "may be chance"
+    return "worse" if compared.difference.mean < 0 else "better"
+
+
 class _Pictures:
     """Reads small pictures of objects, as far as there is time and room."""
 
@@ -221,11 +228,11 @@ def _comparisons(found: pb.Evaluation) -> Iterable[str]:
             each.system,
             _measure_name(each.measure),
             f"{each.difference.mean:+.3f} ({each.difference.low:+.3f} to {each.difference.high:+.3f})",
-            "real" if each.real else "may be chance",
+            comparison_in_words(each),
         )
         for each in found.comparisons
     ]
-    yield _table(("system", "measure", "difference", ""), rows)
+    yield _table(("system", "measure", "difference", "is it chance?"), rows)
 
 
 def _suggestions(found: pb.Evaluation) -> Iterable[str]:

@@ -14,7 +14,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from service.cli import app, connection
-from service.cli.drift import drift_rows
+from service.cli.drift import NAMES, drift_rows
+from service.cli.evaluation_page import comparison_in_words
 from service.domain import StoredObject, WeightedField
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.service.conftest import Wire, start_wire, stop_wire
@@ -22,6 +23,7 @@ from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import evaluation_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
 
+ROOT = Path(__file__).parents[3]
 COUNT = 60
 TITLES = [f"thing {number}" for number in range(COUNT)]
 IDS = [UUID(int=number + 1) for number in range(COUNT)]
@@ -111,6 +113,16 @@ async def test_json_and_the_page_hold_the_same_and_the_page_needs_nothing_else(m
     assert html.count("data:image/jpeg;base64,") > 10
     assert all(each["id"] in html for each in found["queries"])
     assert "Queries that win and lose most" in html
+    assert "worse" in html
+
+
+@pytest.mark.parametrize(
+    ("mean", "real", "said"), [(-0.1, True, "worse"), (0.1, True, "better"), (-0.1, False, "may be chance")]
+)
+def test_each_comparison_says_whether_it_is_worse_better_or_may_be_chance(
+    mean: float, said: str, *, real: bool
+) -> None:
+    assert comparison_in_words(pb.SystemComparison(difference=pb.Estimate(mean=mean), real=real)) == said
 
 
 async def test_a_worse_vector_is_refused_as_the_default_and_a_better_one_taken(moving: Wire) -> None:
@@ -417,11 +429,11 @@ async def test_an_earlier_evaluation_is_compared_with_in_the_table_in_json_and_o
 
     assert same.exit_code == 0, same.output
     assert "Compared with the evaluation of 20" in same.output
-    assert "more than chance" not in same.output
+    assert not {"worse", "better"} & set(same.output.split())
     assert "60 queries are the same in both, and were compared one by one" in same.output
     assert "may be chance, or slight" in same.output
     (missing,) = (line for line in table.output.splitlines() if "without the vector" in line)
-    assert "more than chance" in missing
+    assert "worse" in missing
     assert "0.00%" in missing
     assert "33.33%" in missing
     assert "of the same objects have another vector than before" in table.output
@@ -437,21 +449,27 @@ async def test_an_earlier_evaluation_is_compared_with_in_the_table_in_json_and_o
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [
-        ({"kind": pb.CHANGE_KIND_RECALL, "real": True, "message": "m"}, "more than chance"),
+        ({"kind": pb.CHANGE_KIND_RECALL, "real": True, "message": "m"}, "worse"),
         # The row of the same queries has the message.
-        ({"kind": pb.CHANGE_KIND_RECALL, "real": True}, "more than chance"),
-        ({"kind": pb.CHANGE_KIND_RECALL, "real": True, "before": 0.7}, "better than before"),
-        ({"kind": pb.CHANGE_KIND_HUBS, "real": True}, "better than before"),
+        ({"kind": pb.CHANGE_KIND_RECALL, "real": True}, "worse"),
+        ({"kind": pb.CHANGE_KIND_RECALL, "real": True, "before": 0.7}, "better"),
+        ({"kind": pb.CHANGE_KIND_HUBS, "real": True}, "better"),
         ({"kind": pb.CHANGE_KIND_RECALL}, "may be chance, or slight"),
         ({"kind": pb.CHANGE_KIND_HUBS}, "may be chance"),
     ],
 )
-def test_each_difference_says_whether_it_is_more_than_chance(change: dict[str, Any], verdict: str) -> None:
+def test_each_difference_says_whether_it_is_worse_better_or_may_be_chance(change: dict[str, Any], verdict: str) -> None:
     changed = pb.Change(**{"before": 0.9, "now": 0.8, "chance": 0.001, **change})
 
     ((*_, said),) = drift_rows(pb.Drift(changes=[changed]))
 
     assert said == verdict
+
+
+def test_the_explorer_calls_what_has_changed_as_the_command_does() -> None:
+    page = (ROOT / "service/web/explorer/src/evaluating/drift.tsx").read_text(encoding="utf-8")
+
+    assert [name for name in NAMES.values() if f'["{name}", ' not in page] == []
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"objects": 3}', '{"report": {"format": "x"}}', '{"report": 1}'])

@@ -30,10 +30,10 @@ const NUMBER = (value: number) => value.toFixed(3);
 const KINDS: Record<string, [name: string, format: (value: number) => string]> = {
   OBJECT_COUNT: ["objects", count],
   MISSING: ["without the vector", SHARE],
-  ZERO: ["no direction", SHARE],
-  OTHER_LENGTH: ["another length", SHARE],
+  ZERO: ["vectors without direction", SHARE],
+  OTHER_LENGTH: ["other number of values", SHARE],
   DOUBLED: ["doubled", SHARE],
-  OFF_LENGTH: ["no unit length", SHARE],
+  OFF_LENGTH: ["not of unit length", SHARE],
   HUBS: ["hubs", SHARE],
   QUERY_GAP: ["gap between queries and objects", NUMBER],
   LENGTHS: ["mean length", NUMBER],

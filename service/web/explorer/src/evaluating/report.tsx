@@ -203,7 +203,7 @@ function Vectors({ evaluation: { vectors = [] } }: { evaluation: EvaluationJson 
       <p class="quiet">How many objects have what is wrong: no vector, one of zeros, one of another model's length, the same one as another object, or one that is not of unit length. Hubs are near to very many queries. The gap is how far queries as a whole lie from objects.</p>
       <Table
         caption="What reading all vectors showed"
-        head={["Vector", "Objects", "Missing", "No direction", "Another length", "Doubled", "No unit length", "Hubs", "Gap to the queries"]}
+        head={["Vector", "Objects", "Missing", "Without direction", "Other number of values", "Doubled", "Not of unit length", "Hubs", "Gap to the queries"]}
         rows={vectors.map((each) => [
           <Text clamp={80}>{each.name ?? ""}</Text>,
           ...[each.objects, each.missing, each.zero, each.otherLength, each.doubled, each.offLength, each.hubs].map(count),
