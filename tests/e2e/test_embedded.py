@@ -80,7 +80,7 @@ def _alive(pid: int) -> bool:
     return False
 
 
-async def test_data_outlives_a_restart_on_other_ports(tmp_path: Path) -> None:
+async def test_data_outlives_restarts_on_other_ports(tmp_path: Path) -> None:
     async with _running(_settings(tmp_path)) as first, _connected(first.client_settings) as store:
         await store.create_collection(make_collection("Pictures"))
         await store.put_objects("Pictures", [make_object(1, text="kept")])
@@ -95,6 +95,10 @@ async def test_data_outlives_a_restart_on_other_ports(tmp_path: Path) -> None:
         assert await store.get_collection("Pictures") == before
         found = await store.get_object("Pictures", UUID(int=1), ReturnFields(properties=["text"]))
         assert found.properties == {"text": "kept"}
+    # Weaviate 1.39.0 to 1.39.3 loses the only vector of an index when it compacts, which shows at the second restart.
+    async with _running(_settings(tmp_path)) as third, _connected(third.client_settings) as store:
+        hits = await store.search("Pictures", SearchSpec(at("main", 1, 2, 3), 1))
+        assert [hit.object.id for hit in hits] == [UUID(int=1)]
 
 
 @contextlib.asynccontextmanager

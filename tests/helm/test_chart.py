@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from helm.tools.helm import HELM, HELM_3, Helm, HelmFailed
-from service.store.embedded.binary import WEAVIATE_VERSION
+from service.store.embedded.binary import WEAVIATE_RELEASE
 from tests.helm.definitions import check_manifest
 from tests.helm.manifests import Manifest, containers, images, named, pods
 from tests.helm.pod_security import violations
@@ -373,7 +373,7 @@ def test_the_companion_values_for_weaviate_fit_the_defaults() -> None:
     companion = yaml.safe_load((CHART / "examples" / "companions" / "weaviate.yaml").read_text(encoding="utf-8"))
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["settings"]["weaviate"]
 
-    assert companion["image"] == {"tag": WEAVIATE_VERSION}
+    assert companion["image"] == {"tag": WEAVIATE_RELEASE}
     services = companion["service"], companion["grpcService"]
     assert [each["type"] for each in services] == ["ClusterIP"] * 2
     urls = [

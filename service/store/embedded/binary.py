@@ -1,6 +1,7 @@
 """The Weaviate server program for the embedded mode: where it is, and how it gets there."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +16,17 @@ from service.errors import ServiceError
 from service.settings import variable
 
 WEAVIATE_VERSION = "1.39.3"
-MODULE = "github.com/weaviate/weaviate/cmd/weaviate-server"
+"""What is built."""
+WEAVIATE_RELEASE = "1.39.7"
+"""What is downloaded where nothing can be built, and what to run elsewhere: it loses no vectors as 1.39.3 does."""
+MODULE = "github.com/weaviate/weaviate"
+MERGER = Path("adapters", "repos", "db", "vector", "hnsw", "compact", "nway_merger.go")
+SKIPS_NODES_WITHOUT_LINKS = "\t\tif len(links) == 0 {\n\t\t\tcontinue\n\t\t}\n"
+"""Lines of 1.39.0 to 1.39.3 that lose vectors: a node without links vanishes when Weaviate compacts an index's log.
+
+So an index that holds one vector is empty after two restarts. 1.39.4 has these lines no more, see
+https://github.com/weaviate/weaviate/pull/13033.
+"""
 SETTING = variable("weaviate", "binary")
 
 
@@ -34,7 +45,8 @@ def find_binary(configured: Path | None = None) -> Path:
             return configured
         raise WeaviateBinaryMissing(f"{SETTING} names {configured}, which is not an executable file")
     on_path = (shutil.which(name) for name in ("weaviate-server", "weaviate"))
-    candidates = [cached_binary(), _cached_by_client(), *(Path(each) for each in on_path if each)]
+    candidates = [cached_binary(), cached_binary(WEAVIATE_RELEASE), _cached_by_client()]
+    candidates += [Path(each) for each in on_path if each]
     found = next((each for each in candidates if _runs(each)), None)
     if found is None:
         raise WeaviateBinaryMissing(
@@ -63,14 +75,12 @@ def install_binary(report: Callable[[str], None] = print, version: str = WEAVIAT
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target.with_name(f"{target.name}.lock"), report):
-            if not _runs(target):
-                _install(target, version, report)
+            return target if _runs(target) else _install(target, version, report)
     except OSError as error:
         raise WeaviateBinaryMissing(
             f"the cache folder {target.parent} cannot be written: {error.strerror}; make it writable, or set {SETTING} "
             "to a program that you have"
         ) from error
-    return target
 
 
 @contextmanager
@@ -90,32 +100,53 @@ def _alone(lock: Path, report: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _install(target: Path, version: str, report: Callable[[str], None]) -> None:
+def _install(target: Path, version: str, report: Callable[[str], None]) -> Path:
     go = shutil.which("go")
+    release = WEAVIATE_RELEASE if version == WEAVIATE_VERSION else version
     faults = []
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         if go is not None:
             report(f"building Weaviate {version} with Go; this takes 2 to 4 minutes")
             faults.append(_build(go, version, Path(folder), target))
         if not _runs(target):
-            report(f"downloading Weaviate {version}")
-            faults.append(_download(version, Path(folder), target))
+            target = cached_binary(release)
+            report(f"downloading Weaviate {release}")
+            faults.append(_download(release, Path(folder), target))
     if not _runs(target):
         reasons = "; ".join(filter(None, faults))
         raise WeaviateBinaryMissing(
             f"Weaviate {version} could neither be built nor downloaded ({reasons}): install Go and try again, "
-            f"or download the release elsewhere and set {SETTING} to its program"
+            f"or download the release {release} elsewhere and set {SETTING} to its program"
         )
-    report(f"Weaviate {version} is at {target}")
+    report(f"Weaviate is at {target}")
+    return target
 
 
 def _build(go: str, version: str, folder: Path, target: Path) -> str:
-    environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": str(folder)}
-    command = [go, "install", "-ldflags", "-s -w", f"{MODULE}@v{version}"]
-    built = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 -- constants
+    environment = os.environ | {"CGO_ENABLED": "0"}
+
+    def run(*arguments: str, inside: Path) -> subprocess.CompletedProcess[str]:
+        command = [go, *arguments]
+        return subprocess.run(command, cwd=inside, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 -- constants
+
+    fetched = run("mod", "download", "-json", f"{MODULE}@v{version}", inside=folder)
+    if fetched.returncode != 0:
+        return f"go mod download: {_last_line(fetched.stderr or fetched.stdout)}"
+    sources = folder / "sources"
+    # Without the modes of Go's cache, where nothing can be written.
+    shutil.copytree(json.loads(fetched.stdout)["Dir"], sources, copy_function=shutil.copyfile)
+    if version == WEAVIATE_VERSION:
+        merger = sources / MERGER
+        code = merger.read_text(encoding="utf-8")
+        if SKIPS_NODES_WITHOUT_LINKS not in code:
+            return f"{MERGER} of Weaviate {version} is not as expected"
+        merger.write_text(code.replace(SKIPS_NODES_WITHOUT_LINKS, ""), encoding="utf-8")
+    program = folder / "weaviate-server"
+    flags = ("-buildvcs=false", "-trimpath", "-ldflags", "-s -w")
+    built = run("build", *flags, "-o", str(program), "./cmd/weaviate-server", inside=sources)
     if built.returncode != 0:
-        return f"go install: {_last_line(built.stderr)}"
-    (folder / "weaviate-server").replace(target)
+        return f"go build: {_last_line(built.stderr)}"
+    program.replace(target)
     return ""
 
 
@@ -132,12 +163,13 @@ def _download(version: str, folder: Path, target: Path) -> str:
 
 def cached_binary(version: str = WEAVIATE_VERSION) -> Path:
     """Return where the Weaviate server program of a version is once it is installed."""
-    return user_cache_path("vecgate") / "weaviate" / f"weaviate-server-v{version}"
+    mark = "-mended" if version == WEAVIATE_VERSION else ""
+    return user_cache_path("vecgate") / "weaviate" / f"weaviate-server-v{version}{mark}"
 
 
 def _cached_by_client() -> Path:
     # Where the embedded mode of weaviate-client keeps the same program.
-    tag = f"v{WEAVIATE_VERSION}"
+    tag = f"v{WEAVIATE_RELEASE}"
     folder = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache" / "weaviate-embedded")
     return Path(folder) / f"weaviate-{tag}-{hashlib.sha256(tag.encode()).hexdigest()}"
 

@@ -7,7 +7,15 @@ from time import sleep
 
 import pytest
 
-from service.store.embedded.binary import WEAVIATE_VERSION, WeaviateBinaryMissing, find_binary, install_binary
+from service.store.embedded.binary import (
+    MERGER,
+    SKIPS_NODES_WITHOUT_LINKS,
+    WEAVIATE_RELEASE,
+    WEAVIATE_VERSION,
+    WeaviateBinaryMissing,
+    find_binary,
+    install_binary,
+)
 from service.store.weaviate.download import download_release
 
 
@@ -32,16 +40,17 @@ def make_program(home: Path) -> Callable[[str], Path]:
     return make
 
 
-CACHED = f"cache/vecgate/weaviate/weaviate-server-v{WEAVIATE_VERSION}"
+CACHED = f"cache/vecgate/weaviate/weaviate-server-v{WEAVIATE_VERSION}-mended"
+RELEASED = f"cache/vecgate/weaviate/weaviate-server-v{WEAVIATE_RELEASE}"
 CACHED_BY_CLIENT = (
-    ".cache/weaviate-embedded/weaviate-v1.39.3-26ca31e44d38c3a2c33ef3ffc1e900a6d198e61fcc95c134a9236152ec10a281"
+    ".cache/weaviate-embedded/weaviate-v1.39.7-6f3775afbb81564ef795edd853fef1f88883b067acf08bc53a622311a1d26662"
 )
 
 
 def test_programs_are_found_in_the_order_of_nearness(home: Path, make_program: Callable[[str], Path]) -> None:
     with pytest.raises(WeaviateBinaryMissing, match=r"make weaviate.*vecgate weaviate install"):
         find_binary()
-    for path in ("bin/weaviate", "bin/weaviate-server", CACHED_BY_CLIENT, CACHED):
+    for path in ("bin/weaviate", "bin/weaviate-server", CACHED_BY_CLIENT, RELEASED, CACHED):
         program = make_program(path)
         assert find_binary() == program
     assert find_binary(make_program("mine")) == home / "mine"
@@ -62,27 +71,57 @@ def test_an_installed_program_is_not_installed_again(make_program: Callable[[str
     assert lines == []
 
 
-def test_go_builds_the_program(home: Path, make_program: Callable[[str], Path]) -> None:
-    go = make_program("bin/go")
-    go.write_text('#!/bin/sh\n[ "$CGO_ENABLED" = 0 ] && echo "$@" > "$GOBIN/weaviate-server"\n')
-    go.write_text(go.read_text() + '/bin/chmod +x "$GOBIN/weaviate-server"\n')
+@pytest.fixture
+def make_go(home: Path, make_program: Callable[[str], Path]) -> Callable[..., None]:
+    """Put a Go on the path that has Weaviate's sources in a cache, and whose program is the file that is mended."""
+
+    def make(code: str = f"before\n{SKIPS_NODES_WITHOUT_LINKS}after\n", first: str = "") -> None:
+        merger = home / "sources" / MERGER
+        merger.parent.mkdir(parents=True)
+        merger.write_text(code)
+        for each in (merger, *merger.parents[: len(MERGER.parts)]):
+            each.chmod(0o555 if each.is_dir() else 0o444)
+        make_program("bin/go").write_text(
+            f"""#!/bin/sh
+{first}
+echo "$@" >> {home}/asked
+[ "$1" = mod ] && echo '{{"Dir": "{home}/sources"}}' && exit
+[ "$CGO_ENABLED" = 0 ] && while [ "$1" != -o ]; do shift; done && /bin/cp {MERGER} "$2" && /bin/chmod 755 "$2"
+"""
+        )
+
+    return make
+
+
+def test_go_builds_the_program_without_the_lines_that_lose_vectors(home: Path, make_go: Callable[..., None]) -> None:
+    make_go()
     lines: list[str] = []
     program = install_binary(lines.append)
     assert program == home / CACHED
-    assert program.read_text().split()[-1] == f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE_VERSION}"
+    assert program.read_text() == "before\nafter\n"
+    asked = (home / "asked").read_text().splitlines()
+    assert asked[0] == f"mod download -json github.com/weaviate/weaviate@v{WEAVIATE_VERSION}"
+    assert asked[1].split()[-1] == "./cmd/weaviate-server"
     assert "minutes" in lines[0]
     assert find_binary() == program
+    assert [each.name for each in program.parent.iterdir() if each.suffix != ".lock"] == [program.name]
 
 
-def test_two_that_install_at_the_same_time_build_it_once(home: Path, make_program: Callable[[str], Path]) -> None:
-    make_program("bin/go").write_text(
-        f"""#!/bin/sh
-echo built >> {home}/builds
-while [ ! -e {home}/go-on ]; do /bin/sleep 0.01; done
-echo > "$GOBIN/weaviate-server"
-/bin/chmod +x "$GOBIN/weaviate-server"
-"""
-    )
+def test_other_sources_than_those_known_are_not_built(make_go: Callable[..., None]) -> None:
+    make_go(code="other lines\n")
+    with pytest.raises(WeaviateBinaryMissing, match=r"nway_merger.go of Weaviate .* is not as expected"):
+        install_binary(lambda _: None)
+
+
+def test_other_versions_are_built_as_they_are(home: Path, make_go: Callable[..., None]) -> None:
+    make_go()
+    program = install_binary(lambda _: None, "1.38.14")
+    assert program == home / "cache/vecgate/weaviate/weaviate-server-v1.38.14"
+    assert program.read_text() == (home / "sources" / MERGER).read_text()
+
+
+def test_two_that_install_at_the_same_time_build_it_once(home: Path, make_go: Callable[..., None]) -> None:
+    make_go(first=f"echo >> {home}/builds; while [ ! -e {home}/go-on ]; do /bin/sleep 0.01; done")
     first: list[str] = []
     second: list[str] = []
     with ThreadPoolExecutor(2) as threads:
@@ -96,19 +135,17 @@ echo > "$GOBIN/weaviate-server"
 
     assert one.result() == other.result() == home / CACHED
     assert second == ["another process installs Weaviate; waiting for it"]
-    assert (home / "builds").read_text() == "built\n"
+    assert len((home / "asked").read_text().splitlines()) == 2
 
 
 def test_a_folder_without_locks_is_no_hindrance(
-    home: Path, make_program: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    home: Path, make_go: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    make_program("bin/go").write_text(
-        '#!/bin/sh\necho > "$GOBIN/weaviate-server"\n/bin/chmod +x "$GOBIN/weaviate-server"\n'
-    )
+    make_go()
     lines: list[str] = []
 
     assert install_binary(lines.append) == home / CACHED
@@ -128,7 +165,8 @@ def test_without_go_the_release_is_downloaded(
     monkeypatch.setattr(
         "service.store.weaviate.download.download_release", lambda version, _: make_program(f"unpacked-{version}")
     )
-    assert install_binary(lambda _: None) == home / CACHED
+    assert install_binary(lambda _: None) == home / RELEASED
+    assert find_binary() == home / RELEASED
 
 
 @pytest.mark.usefixtures("home")
@@ -146,4 +184,4 @@ def test_both_ways_are_named_when_neither_works(
 
 def test_the_client_s_downloader_knows_where_it_puts_the_program(make_program: Callable[[str], Path]) -> None:
     program = make_program(f"folder/{Path(CACHED_BY_CLIENT).name}")
-    assert download_release(WEAVIATE_VERSION, program.parent) == program
+    assert download_release(WEAVIATE_RELEASE, program.parent) == program
