@@ -142,7 +142,7 @@ class ConnectApplication:
         self._library = _Library(
             service=None,
             endpoints=lambda _: endpoints,
-            interceptors=(_Beginning(self.begin),),
+            interceptors=(_Ending(), _Beginning(self.begin)),
             read_max_bytes=max_request_bytes,
             compressions=(),
             codecs=(_Binary(), _Json()),
@@ -336,7 +336,7 @@ class _Exchange:
 
 
 class _Beginning:
-    """Begins calls before their requests are read, and ends those whose requests cannot be.
+    """Begins calls before their requests are read.
 
     Args:
         begin: begins a call.
@@ -348,6 +348,16 @@ class _Beginning:
     async def on_start(self, context: Context) -> None:
         """Begin a call."""
         await self._begin(context)
+
+    async def on_end(self, token: None, context: Context, error: Exception | None) -> None:
+        """Leave the end to _Ending."""
+
+
+class _Ending:
+    """Ends calls whose requests cannot be read. It stands first: some end while _Beginning begins them."""
+
+    async def on_start(self, context: Context) -> None:
+        """Leave the beginning to _Beginning."""
 
     async def on_end(self, token: None, context: Context, error: Exception | None) -> None:
         """End a call that its protocol, its caller or its deadline has ended."""

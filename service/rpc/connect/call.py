@@ -193,7 +193,8 @@ class HttpCall:
         self._serialize = handler.response_serializer
         self._task = asyncio.create_task(_serve(handler, self), context=Variables())
         self._task.add_done_callback(self._end)
-        await self._asked
+        # Unlike an await of it, this does not cancel it with the caller's deadline.
+        await asyncio.wait({self._asked})
 
     def on_end(self, callback: Callable[[], None]) -> None:
         """Call this when the handler ends."""

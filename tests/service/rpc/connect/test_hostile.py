@@ -16,7 +16,9 @@ import structlog
 from grpc import StatusCode
 
 from service.rpc.connect import json_messages
+from service.rpc.connect.call import HttpCall
 from service.rpc.server import calls
+from service.rpc.server.calls import CallInterceptor
 from service.settings import ServerSettings
 from service.web.bounds import WebBounds
 from tests.fakes.clients import key_of, let_in
@@ -49,6 +51,16 @@ def envelopes(content: bytes) -> list[tuple[int, bytes]]:
         found.append((flags, content[5 : 5 + size]))
         content = content[5 + size :]
     return found
+
+
+def never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing ask for a request, and only the protocol end a call at its caller's deadline."""
+
+    async def forever(_: HttpCall) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(HttpCall, "read", forever)
+    monkeypatch.setattr(CallInterceptor, "_time_left", lambda *_: 60.0)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -242,6 +254,33 @@ async def test_a_deadline_that_is_no_number_is_refused_by_its_header(api: Wire, 
     if text:
         assert answer.json()["code"] == "invalid_argument"
         assert violations(answer.json()["details"]) == {"connect-timeout-ms"}
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1])
+@pytest.mark.parametrize("path", [SEARCH, BACKFILL, "/grpc.health.v1.Health/Check"])
+async def test_a_deadline_that_passes_before_the_request_is_read_has_its_reason(
+    api: Wire, monkeypatch: pytest.MonkeyPatch, path: str, milliseconds: int
+) -> None:
+    never_read(monkeypatch)
+    kind = "application/connect+json" if path == BACKFILL else "application/json"
+    answer = await ask(
+        api, path, envelope(b"{}") if path == BACKFILL else {}, kind, connect_timeout_ms=str(milliseconds)
+    )
+
+    error = json.loads(envelopes(answer.content)[-1][1])["error"] if path == BACKFILL else answer.json()
+    assert error["code"] == "deadline_exceeded"
+    assert error["details"][0]["debug"]["reason"] == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize("text", ["0m", "1m"])
+async def test_a_deadline_over_grpc_web_that_passes_before_the_request_is_read_has_its_reason(
+    api: Wire, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    never_read(monkeypatch)
+    answer = await ask(api, SEARCH, envelope(b""), "application/grpc-web", grpc_timeout=text)
+
+    assert b"grpc-status: 4" in answer.content
+    assert b"grpc-status-details-bin" in answer.content
 
 
 async def test_several_wrong_headers_of_the_protocol_are_all_named(api: Wire) -> None:
