@@ -11,7 +11,7 @@ from http.client import HTTPException, HTTPSConnection
 
 from grpc import StatusCode
 
-from service.settings import InvalidSettings, ServerSettings, Settings, WebSettings, load_settings
+from service.settings import InvalidSettings, ServerSettings, Settings, WebSettings, load_running_settings
 from vecgate.client import Client, Health, VecgateError
 
 TIMEOUT_S = 4.0
@@ -39,7 +39,7 @@ def answers(settings: Settings) -> bool:
 def main() -> int:
     """Return 0 if the server answers, else 1."""
     try:
-        return 0 if answers(load_settings()) else 1
+        return 0 if answers(load_running_settings()) else 1
     except InvalidSettings:
         return 1
 

@@ -40,7 +40,7 @@ from service.settings.servers import (
     WebSettings,
 )
 from service.settings.tracing import tracing_faults
-from service.settings.types import FROM_FILE, Group, InvalidSettings
+from service.settings.types import FROM_FILE, Group, InvalidSettings, files_may_be_gone
 from service.settings.weaviate import WeaviateSettings
 
 PREFIX = "VECGATE_"
@@ -190,12 +190,23 @@ class Settings(BaseSettings):
             )
 
 
-def load_settings(*, serves: bool = True) -> Settings:
+def load_running_settings() -> Settings:
+    """Return the settings of a server that runs with them, whatever has become of the files that they name since.
+
+    Raises:
+        InvalidSettings: no server runs with them.
+    """
+    with files_may_be_gone():
+        return load_settings(traces=False)
+
+
+def load_settings(*, serves: bool = True, traces: bool = True) -> Settings:
     """Read the settings from the environment and the file of VECGATE_CONFIG_FILE, and check OpenTelemetry's variables.
 
     Args:
         serves: whether they are for servers. Without, the values of the groups server, web and auth are ignored: where
             nobody calls, no certificate and no file of clients is needed.
+        traces: whether to check OpenTelemetry's variables.
 
     Raises:
         InvalidSettings: some break rules, or a variable or a key of the file names no setting.
@@ -218,7 +229,7 @@ def load_settings(*, serves: bool = True) -> Settings:
                 # A variable that is unknown has been named already.
                 if name not in unknown:
                     faults.setdefault(f"{name} {words}", f"{name}: {words}" if name else words)
-    lines = [*faults.values(), *tracing_faults(os.environ)]
+    lines = [*faults.values(), *(tracing_faults(os.environ) if traces else ())]
     if settings is None or lines:
         raise InvalidSettings("\n".join(lines))
     return settings

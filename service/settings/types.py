@@ -2,6 +2,9 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -164,7 +167,22 @@ def read_secret_file(file: Path) -> str:
     return secret
 
 
+_files_checked = ContextVar("files_checked", default=True)
+
+
+@contextmanager
+def files_may_be_gone() -> Iterator[None]:
+    """Take settings whose files cannot be read: a server has read them, and goes on without them."""
+    token = _files_checked.set(False)
+    try:
+        yield
+    finally:
+        _files_checked.reset(token)
+
+
 def _check_file(file: Path) -> Path:
+    if not _files_checked.get():
+        return file
     try:
         with file.open("rb"):
             return file
@@ -177,6 +195,8 @@ ReadableFile = Annotated[Path, AfterValidator(_check_file)]
 
 
 def _check_secret_file(file: Path) -> Path:
+    if not _files_checked.get():
+        return file
     try:
         read_secret_file(file)
     except InvalidSettings as error:
@@ -204,7 +224,8 @@ ApiKey = Annotated[SecretStr | None, BeforeValidator(_unless_empty), AfterValida
 
 
 def _check_api_key_file(file: Path) -> Path:
-    check_key(read_secret_file(file))
+    if _files_checked.get():
+        check_key(read_secret_file(file))
     return file
 
 

@@ -60,3 +60,15 @@ async def test_one_that_hangs_or_is_not_there_is_not(
             web.close()
         settings = settings_of(files(tmp_path, tls), grpc=ports[0], http=ports[1] if http else None)
         assert not await asyncio.to_thread(healthcheck.answers, settings)
+
+
+async def test_one_whose_files_are_gone_since_its_start_is_healthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = await start_wire()
+    monkeypatch.setenv("VECGATE_SERVER__PORT", str(wire.server.port))
+    monkeypatch.setenv("VECGATE_AUTH__CLIENTS_FILE", str(tmp_path / "gone"))
+    assert await asyncio.to_thread(healthcheck.main) == 0
+
+    await stop_wire(wire)
+    assert await asyncio.to_thread(healthcheck.main) == 1

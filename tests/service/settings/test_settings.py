@@ -27,6 +27,7 @@ from service.settings import (
     WebSettings,
     describe_embedders,
     describe_settings,
+    load_running_settings,
     load_settings,
     masked_settings,
     read_secret,
@@ -741,3 +742,20 @@ def test_variables_of_tracing_that_cannot_work_are_faults_too(
     assert fault.startswith(f"OTEL_EXPORTER_OTLP_{name}: ")
     assert words in fault
     assert "pw-canary" not in fault
+
+
+def test_settings_of_a_running_server_name_files_that_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        *("SERVER__TLS_CERT_FILE", "SERVER__TLS_KEY_FILE", "AUTH__CLIENTS_FILE", "FETCH__ORIGINS_FILE"),
+        *("WEAVIATE__API_KEY_FILE", "EMBEDDERS__NIM__API_KEY_FILE"),
+    ):
+        monkeypatch.setenv(f"VECGATE_{name}", str(tmp_path / "gone"))
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "gone"))
+
+    settings = load_running_settings()
+
+    assert settings.server.tls_cert_file == tmp_path / "gone"
+    with pytest.raises(InvalidSettings, match="cannot be read"):
+        load_settings()
