@@ -1,7 +1,7 @@
 """Checks of OpenTelemetry's own variables (OTEL_*), which its SDK reads and which set all of tracing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -11,6 +11,9 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 CERTIFICATES = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
 TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 COMPRESSIONS = ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
+BATCHES = {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 512, "OTEL_BSP_MAX_QUEUE_SIZE": 2048}
+"""The variables of how many spans are sent together and wait, with OpenTelemetry's defaults."""
+COUNTS = {**BATCHES, "OTEL_BSP_SCHEDULE_DELAY": 5000, "OTEL_BSP_EXPORT_TIMEOUT": 30_000}
 
 
 class Collector(NamedTuple):
@@ -53,7 +56,25 @@ def tracing_faults(environment: Mapping[str, str]) -> list[str]:
     compression = next((name for name in COMPRESSIONS if name in environment), None)
     if compression is not None and environment[compression].strip().lower() != "gzip":
         faults.append(f"{compression}: must be gzip; without it, spans are not compressed")
-    return faults
+    return [*faults, *_count_faults(environment)]
+
+
+def _count_faults(environment: Mapping[str, str]) -> Iterator[str]:
+    counts = {}
+    for name, usual in COUNTS.items():
+        counts[name] = _count(environment.get(name, str(usual)))
+        if counts[name] is None:
+            yield f"{name}: must be a whole number above 0, such as {usual}"
+    (one, batch), (other, queue) = ((name, counts[name]) for name in BATCHES)
+    if batch is not None and queue is not None and batch > queue:
+        yield f"{one}: is {batch}, and {other} is {queue}: lower the one or raise the other"
+
+
+def _count(text: str) -> int | None:
+    try:
+        return count if (count := int(text)) > 0 else None
+    except ValueError:
+        return None
 
 
 def _is_number(text: str) -> bool:

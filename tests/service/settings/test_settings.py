@@ -744,6 +744,44 @@ def test_variables_of_tracing_that_cannot_work_are_faults_too(
     assert "pw-canary" not in fault
 
 
+@pytest.mark.parametrize("value", ["pw-canary", "", "0", "-1", "1.5"])
+@pytest.mark.parametrize("name", ["SCHEDULE_DELAY", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "EXPORT_TIMEOUT"])
+def test_batches_of_spans_are_set_by_whole_numbers(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
+    monkeypatch.setenv(f"OTEL_BSP_{name}", value)
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+
+    (fault,) = str(caught.value).splitlines()
+    assert fault.startswith(f"OTEL_BSP_{name}: must be a whole number above 0, such as ")
+    assert "pw-canary" not in fault
+
+
+@pytest.mark.parametrize(
+    ("variables", "fits"),
+    [
+        ({"MAX_QUEUE_SIZE": "10"}, False),
+        ({"MAX_EXPORT_BATCH_SIZE": "2049"}, False),
+        ({"MAX_QUEUE_SIZE": "10", "MAX_EXPORT_BATCH_SIZE": "10"}, True),
+    ],
+)
+def test_no_batch_of_spans_is_larger_than_their_queue(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], *, fits: bool
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_BSP_{name}", value)
+
+    if fits:
+        load_settings()
+        return
+    with pytest.raises(
+        InvalidSettings, match=r"^OTEL_BSP_MAX_EXPORT_BATCH_SIZE: is \d+, and OTEL_BSP_MAX_QUEUE_SIZE is \d+: "
+    ):
+        load_settings()
+
+
 def test_settings_of_a_running_server_name_files_that_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         *("SERVER__TLS_CERT_FILE", "SERVER__TLS_KEY_FILE", "AUTH__CLIENTS_FILE", "FETCH__ORIGINS_FILE"),
