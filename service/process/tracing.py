@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from embedders.telemetry.tracing import use_tracer
 from service.settings import InvalidSettings, trace_collector
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from service.process import spans
 
 
 class Tracing:
@@ -21,30 +20,20 @@ class Tracing:
         Raises:
             InvalidSettings: OpenTelemetry does not take its variables.
         """
-        self._provider: TracerProvider | None = None
+        self._sending: spans.Sending | None = None
         if trace_collector(os.environ) is not None:
             try:
-                self._provider = _send_spans()
+                # Here and not above: loading OpenTelemetry takes a twentieth of the start, and most have no collector.
+                from service.process.spans import Sending  # noqa: PLC0415
+
+                self._sending = Sending()
             except Exception as error:
                 raise InvalidSettings(f"OpenTelemetry's variables (OTEL_*) cannot be used: {error}") from error
-            use_tracer(self._provider.get_tracer("vecgate", version("vecgate")))
+            use_tracer(self._sending.tracer)
 
     async def close(self) -> None:
-        """Send what is left, within the exporter's timeout, and stop tracing. May be called twice."""
+        """Send what is left, within about a second, and stop tracing. May be called twice."""
         use_tracer(None)
-        provider, self._provider = self._provider, None
-        if provider is not None:
-            await asyncio.to_thread(provider.shutdown)
-
-
-def _send_spans() -> "TracerProvider":
-    # Here and not above: loading them takes a twentieth of the start, and most servers have no collector.
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-
-    ours = Resource.create({"service.version": version("vecgate"), "service.name": "vecgate"})
-    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            await asyncio.to_thread(sending.close)

@@ -177,16 +177,31 @@ async def test_what_callers_do_not_decide_is_sampled_and_what_they_decide_is_kep
 
 async def test_a_collector_that_is_down_costs_spans_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    # OpenTelemetry would try for a minute.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600")
     running = Tracing()
     wire = await start_wire()
-    try:
-        response = await wire.embedding.EmbedInputs(request())
-    finally:
-        await stop_wire(wire)
-        async with asyncio.timeout(30):
-            await running.close()
+    with structlog.testing.capture_logs() as lines:
+        try:
+            response = await wire.embedding.EmbedInputs(request())
+        finally:
+            await stop_wire(wire)
+            async with asyncio.timeout(30):
+                await running.close()
+                await running.close()
 
     assert response.results[0].HasField("embedding")
+    (lost,) = (line for line in lines if line["event"] == "spans_lost")
+    assert lost["spans"] >= 1
+
+
+async def test_a_collector_that_takes_all_spans_is_not_complained_of() -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with traced():
+            with tracing.span("any"):
+                pass
+
+    assert [line for line in lines if line["event"] == "spans_lost"] == []
 
 
 async def test_the_variables_of_opentelemetry_name_the_service() -> None:
