@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.cli.output import EXIT_WRONG_USE, describe_os_error, fail
+from service.domain.keys import separator_fault
 from vecgate.client import TextImage
 from vecgate.client.values import input_to_pb
 from vecgate.v1 import evaluation_service_pb2 as pb
@@ -43,6 +44,8 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix.lower() != ".jsonl":
             reader = csv.DictReader(file, strict=True)
+            if fault := separator_fault(reader.fieldnames or ()):
+                fail(f"{path}: it has {fault}", EXIT_WRONG_USE)
             for record in reader:
                 yield reader.line_num, record
             return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from service.domain.keys import normal_path, property_name
+from service.domain.keys import normal_path, property_name, separator_fault
 from vecgate.v1 import property_pb2 as pb
 
 FILE_COLUMN = "file"
@@ -123,6 +123,9 @@ def _read(path: Path) -> tuple[Records, Faults]:
 def _read_csv(file: Any, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(file, strict=True)
     header = list(reader.fieldnames or ())
+    if fault := separator_fault(header):
+        faults.append((1, f"has {fault}"))
+        return
     if FILE_COLUMN not in header:
         faults.append((1, f"has no column {FILE_COLUMN!r}; name another table with --properties, or --no-properties"))
         return

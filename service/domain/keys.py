@@ -2,12 +2,15 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from uuid import UUID, uuid5
 
 # Part of every id: with another one a second import would store everything twice.
 NAMESPACE = UUID("6f0c9a52-3f7e-5d0b-9a39-0b5f6a0f4c1e")
 # Weaviate's own words.
 RESERVED = frozenset({"id", "vector", "_id", "_additional"})
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
+"""What spreadsheets put between cells instead of commas, in words."""
 # What Python makes of the bytes of a name that are not text.
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 _FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF
@@ -35,6 +38,12 @@ def property_name(column: str) -> str:
     if not re.match(r"[_a-z]", name):
         name = f"_{name}"
     return f"{name}_" if name in RESERVED else name
+
+
+def separator_fault(header: Sequence[str]) -> str:
+    """Return what a CSV has, and what to do, if something else than commas separates its columns; else nothing."""
+    found = next((words for each, words in SEPARATORS.items() if len(header) == 1 and each in header[0]), None)
+    return "" if found is None else f"columns separated by {found}; save it as CSV with commas"
 
 
 def _percent(found: re.Match[str]) -> str:

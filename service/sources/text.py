@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NoReturn
 
 from service.domain.collections import DataType
+from service.domain.keys import separator_fault
 from service.sources.errors import InvalidSource
 from service.sources.rows import Row, first_rows, in_batches
 from service.sources.schema import Column, Schema, column_of_value, merged
@@ -84,6 +85,8 @@ def _header(location: str, reader: Any) -> list[str]:
         header: list[str] = next(reader, [])
     except csv.Error as error:
         raise InvalidSource(location, f"line 1 is not CSV: {error}") from error
+    if fault := separator_fault(header):
+        raise InvalidSource(location, f"it has {fault}")
     twice = sorted({each for each in header if header.count(each) > 1})
     if not header or twice:
         raise InvalidSource(location, f"it has the column {twice[0]!r} twice" if twice else "it is empty")

@@ -283,6 +283,7 @@ async def test_queries_come_from_csv_or_jsonl_with_answers_in_them_or_in_trecs_f
         (("--qrels", "{file}"), "go with --queries"),
         (("--caption-field", "title", "--queries", "{file}"), "give one of them"),
         (("--queries", "{file}"), "line 2 has colour"),
+        (("--queries", "{semicolons}"), "it has columns separated by semicolons; save it as CSV with commas"),
         (("--system", "alpha"), "write it as KEY=VALUE"),
         (("--system", "ef=much"), "'much' is not a number"),
         (("--system", "weights=old"), "write weights as NAME:WEIGHT+NAME:WEIGHT"),
@@ -300,10 +301,12 @@ async def test_queries_come_from_csv_or_jsonl_with_answers_in_them_or_in_trecs_f
 async def test_wrong_use_is_refused_in_words(
     moving: Wire, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    file = tmp_path / "queries.csv"
+    file, semicolons = tmp_path / "queries.csv", tmp_path / "semicolons.csv"
     file.write_text("text,colour\na,red\n")
+    semicolons.write_text("text;id\na;1\n")
+    files = {"file": file, "semicolons": semicolons}
 
-    result = await run(moving, "evaluate", "Things", *(each.format(file=file) for each in arguments))
+    result = await run(moving, "evaluate", "Things", *(each.format(**files) for each in arguments))
 
     assert result.exit_code == 2
     assert words in result.output

@@ -96,6 +96,7 @@ def test_a_column_of_mixed_types_is_refused(tmp_path: Path, first: object, secon
     [
         ("name\nx\n", "line 1 has no column 'file'"),
         ("", "line 1 has no column 'file'"),
+        ("file;name\na.png;x\n", "line 1 has columns separated by semicolons; save it as CSV with commas"),
         ("file,name\na.png\n", "line 2 has more or fewer cells than the 2 columns"),
         ("file,name\na.png,b,c\n", "line 2 has more or fewer cells than the 2 columns"),
         ("file,name,name\na.png,b,c\n", "line 1 has the column 'name' twice"),

@@ -62,7 +62,15 @@ def test_a_csv_that_is_not_one_is_named_with_its_line(
         list(rows_of(found))
 
 
-@pytest.mark.parametrize(("text", "fault"), [("a,a\n", "it has the column 'a' twice"), ("\n", "it is empty")])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a,a\n", "it has the column 'a' twice"),
+        ("\n", "it is empty"),
+        ("a;b\n1;2\n", "it has columns separated by semicolons; save it as CSV with commas"),
+        ("a\tb\n1\t2\n", "it has columns separated by tabs; save it as CSV with commas"),
+    ],
+)
 def test_a_csv_has_different_columns(text: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidSource, match=fault):
         schema(fragments([write(tmp_path, "t.csv", text)]))
