@@ -23,6 +23,9 @@ SHOWN_PROPERTIES = 5
 # Properties that may hold the name of an image, best first.
 NAMING_PROPERTIES = ("name", "title", "path", "file")
 
+MEASURES = ("rerank score", "score", "distance")
+"""What hits may be sorted by, as the API and the explorer call it: the first one that a hit has heads the table."""
+
 # The largest force towards something, which moves half of the way.
 FORCE = 1.0
 
@@ -105,7 +108,7 @@ CertaintyOption = Annotated[
     typer.Option("--certainty", min=0, max=1, help="Least certainty of a hit.", show_default=False),
 ]
 AutoLimitOption = Annotated[
-    int, typer.Option("--auto-limit", min=0, help="End after this many jumps of the score; 0 for no such end.")
+    int, typer.Option("--auto-limit", min=0, help="End after so many jumps of distance or score; 0 for no such end.")
 ]
 RerankWithOption = Annotated[
     str,
@@ -326,7 +329,7 @@ def show_pictures(
 
 
 def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None:
-    """Print hits as a table with rank, score, id and properties, and why a reranker has not sorted them."""
+    """Print hits as a table with rank, distance or score, id and properties, and why a reranker has not sorted them."""
     if result.reranking is not None and result.reranking.error is not None:
         note(f"the hits have kept their first order: {result.reranking.error}")
     if not result.hits:
@@ -334,6 +337,7 @@ def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None
         return
     columns = sorted({name for hit in result.hits for name in hit.object.properties}, key=_column_order)
     apart = len(columns) <= SHOWN_PROPERTIES
+    measure = next((each for each in MEASURES if any(_measured(hit, each) for hit in result.hits)), "distance")
     rows = []
     for rank, hit in enumerate(result.hits, start=offset + 1):
         values = hit.object.properties
@@ -342,22 +346,17 @@ def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None
             if apart
             else [", ".join(f"{name}: {describe_value(values[name])}" for name in columns if name in values)]
         )
-        rows.append((str(rank), _score(hit), hit.object.id, *cells))
-    print_table(("", "score", "id", *(columns if apart else ["properties"])), rows, whole=("", "score", "id"))
+        rows.append((str(rank), _measured(hit, measure), hit.object.id, *cells))
+    print_table(("", measure, "id", *(columns if apart else ["properties"])), rows, whole=("", measure, "id"))
 
 
 def _column_order(name: str) -> tuple[int, str]:
     return (NAMING_PROPERTIES.index(name) if name in NAMING_PROPERTIES else len(NAMING_PROPERTIES), name)
 
 
-def _score(hit: Hit) -> str:
-    if hit.rerank_score is not None:
-        return f"{hit.rerank_score:.4f}"
-    if hit.certainty is not None:
-        return f"{hit.certainty:.4f}"
-    if hit.score is not None:
-        return f"{hit.score:.4f}"
-    return "" if hit.distance is None else f"distance {hit.distance:.4f}"
+def _measured(hit: Hit, measure: str) -> str:
+    value: float | None = getattr(hit, measure.replace(" ", "_"))
+    return "" if value is None else f"{value:.4f}"
 
 
 def _label(hit: Hit) -> str:
@@ -405,8 +404,10 @@ def _as_json(collection: str, result: SearchResult, saved: Sequence[Sequence[Pat
             {
                 "rank": rank,
                 "id": hit.object.id,
+                # The certainty is there under this name, too, for scripts that have read it there.
                 "score": hit.certainty if hit.score is None else hit.score,
                 "distance": hit.distance,
+                "certainty": hit.certainty,
                 **({} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}),
                 "properties": {name: hit.object.properties[name] for name in sorted(hit.object.properties)},
                 **({"saved": [str(path) for path in paths]} if paths else {}),

@@ -17,13 +17,13 @@ from vecgate.v1.output_fields_pb2 import OutputFields
 from vecgate.v1.scope_pb2 import Scope
 
 
-def test_search_prints_rank_score_id_and_properties(run: Run, pictures: FakeVecgate) -> None:
+def test_search_prints_rank_distance_id_and_properties(run: Run, pictures: FakeVecgate) -> None:
     result = run("search", "a dog", "--limit", "2", "--offset", "1", "--target-vector", "default")
 
     lines = result.stdout.splitlines()
     assert result.exit_code == 0
-    assert lines[0].split() == ["score", "id", "name", "year"]
-    assert lines[1].split() == ["2", "0.9500", str(UUID(int=1)), "../../etc/passwd", "2021"]
+    assert lines[0].split() == ["distance", "id", "name", "year"]
+    assert lines[1].split() == ["2", "0.1000", str(UUID(int=1)), "../../etc/passwd", "2021"]
     assert not any(line != line.rstrip() for line in lines)
     request = pictures.requests["SearchObjects"][0]
     assert (request.limit, request.offset, list(request.target_vectors)) == (2, 1, ["default"])
@@ -37,6 +37,7 @@ def test_a_search_names_a_reranker_and_prints_its_scores(run: Run, pictures: Fak
     )
 
     assert (result.exit_code, other.exit_code) == (0, 0)
+    assert result.stdout.split()[:3] == ["rerank", "score", "id"]
     assert [line.split()[1] for line in result.stdout.splitlines()[1:]] == ["0.0000", "-1.0000", "-2.0000"]
     first, second = (each.rerank for each in pictures.requests["SearchObjects"])
     assert first == search_pb.Rerank(
@@ -203,7 +204,8 @@ def test_search_as_json_can_be_read(run: Run) -> None:
     assert found["embedder"] == {"name": "fake", "model": "fake-clip", "space": "fake/space"}
     assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
     assert found["hits"][0]["properties"] == {"name": "red [car]", "year": 2020}
-    assert found["hits"][0]["score"] == pytest.approx(0.95)
+    assert found["hits"][0]["score"] == found["hits"][0]["certainty"] == pytest.approx(0.95)
+    assert found["hits"][0]["distance"] == pytest.approx(0.1)
 
 
 @pytest.mark.usefixtures("pictures")
