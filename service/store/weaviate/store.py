@@ -135,11 +135,20 @@ class WeaviateStore(WeaviateCollections):
         """Enter a vector that an object has into its index, which has lost it."""
         # Weaviate does not index an equal vector again, so a slightly different one is written first.
         nudged = nudge(vector)
+        refusal = None
         for present, written in ((vector, nudged), (nudged, vector)):
             found = await self.get_object(collection, id_, ReturnFields(vectors=[vector_name]), scope)
             if not np.array_equal(found.vectors.get(vector_name, ()), present):
-                return
-            await self.update_object(collection, ObjectChange(id_, vectors={vector_name: written}), scope)
+                break
+            try:
+                await self.update_object(collection, ObjectChange(id_, vectors={vector_name: written}), scope)
+                refusal = None
+            except (StoreRejected, StoreUnavailable) as error:
+                # It may be stored all the same: Weaviate writes an object first and its index entries afterwards. So
+                # the object is looked at again, and never left with the other vector.
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
     async def search(self, collection: str, spec: SearchSpec) -> list[Hit]:
         """Return the nearest objects, or those with certain words, best first; or list objects."""
