@@ -26,6 +26,7 @@ from service.core.searching.checks import (
 )
 from service.core.searching.references import linked_collections
 from service.core.searching.reranking import HitReranker, RerankReport, check_reranking
+from service.core.searching.unseen import UnseenObjects
 from service.core.searching.vectors import Asked, OwnVectors, QueryVector, QueryVectors
 from service.domain import (
     Blend,
@@ -90,6 +91,7 @@ class Searcher:
         self._embedders = embedders
         self._vectors = QueryVectors(store, embedders)
         self._reranker = HitReranker(store, rerankers or RerankerPool())
+        self._unseen = UnseenObjects(store)
 
     async def search(self, search: Search, api_key: str | None = None) -> SearchResult:
         """Return the objects that fit a query best.
@@ -135,9 +137,13 @@ class Searcher:
                 found = replace(query.blend, targets=found)
         spec = SearchSpec(found, search.limit, search.offset, checked.fields, checked.options, search.scope)
         name = collection.name
+        report = None
         if search.reranking is None:
-            return SearchResult(await self._store.search(name, spec), embedders)
-        hits, report = await self._reranker.search(name, spec, search.reranking, api_key)
+            hits = await self._store.search(name, spec)
+        else:
+            hits, report = await self._reranker.search(name, spec, search.reranking, api_key)
+        if not hits:
+            await self._unseen.look(name, spec)
         return SearchResult(hits, embedders, report)
 
     def _asked(self, collection: Collection, search: Search, checked: _Checked, api_key: str | None) -> Asked:

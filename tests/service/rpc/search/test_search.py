@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
+from structlog.testing import capture_logs
 
 from embedders.contract import QUERY, TextInput
 from embedders.errors import EmbedderUnavailable
@@ -319,3 +320,16 @@ async def test_hits_say_when_they_came_and_how_they_were_scored(wire: Wire) -> N
     assert all(hit.update_time.ToDatetime(UTC) == SOME_TIME for hit in dated.hits)
     assert [hit.explain_score for hit in scored.hits] == ["in memory"]
     assert not any(hit.HasField("creation_time") or hit.explain_score for hit in plain.hits)
+
+
+async def test_the_log_says_that_an_index_has_lost_what_a_search_should_find(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog")
+    wire.store.lost = {(id_, "default") for id_ in wire.store._objects["Pictures"]}
+
+    with capture_logs() as lines:
+        response = await wire.search.SearchObjects(search(**CATS))
+
+    assert list(response.hits) == []
+    (line,) = (each for each in lines if each["event"] == "search_finds_no_object")
+    assert (line["collection"], line["vector"]) == ("Pictures", "default")
+    assert "backfill COLLECTION --verify" in line["reason"]
