@@ -23,6 +23,9 @@ RETRY_S = 10.0
 MAX_WAIT_S = 3600.0
 """For the evaluation of another caller, before that of a collection counts as failed."""
 
+NO_OBJECT = "objects.sample_size"
+"""The field that the server names where no object has the vector."""
+
 CollectionsArgument = Annotated[
     list[str],
     typer.Argument(
@@ -56,8 +59,9 @@ def check(
 ) -> None:
     """Check the vectors of collections: evaluate each by its own objects, and say what is broken or has changed.
 
-    Exit codes: 0 if all are sound, 4 if faults were found, 1 if none were and a collection could not be evaluated, 3 if
-    no server answers. While the server makes another evaluation, this waits, up to an hour for each collection.
+    Of several named vectors each is evaluated. Exit codes: 0 if all are sound, 4 if faults were found, 1 if none were
+    and a collection could not be evaluated, 3 if no server answers. While the server makes another evaluation, this
+    waits, up to an hour for each collection.
     """
     failed = faults = 0
     with connected(context, address, EVALUATION_TIMEOUT_S) as client:
@@ -69,20 +73,55 @@ def check(
                 objects=pb.ObjectQueries(sample_size=sample),
                 max_objects=max_objects,
             )
-            file = None if reports is None else reports / f"{quote(name, safe='')}.json"
             try:
-                faults += _check_one(client, name, request, file)
+                found, missed = _check_vectors(client, name, request, reports)
             except Unreachable:
                 raise
             except VecgateError as error:
                 note(f"{name}: {describe_error(error, target=client.target)[0]}")
                 failed += 1
-            except OSError as error:
-                note(f"{name}: its report cannot be read or written: {error}")
-                failed += 1
+            else:
+                faults += found
+                failed += missed
     if failed or faults:
         # What has changed is a fault once, so another try of a job would no longer find it.
         raise typer.Exit(EXIT_FAULTS if faults else EXIT_FAILED)
+
+
+def _check_vectors(
+    client: Client, name: str, request: pb.EvaluateCollectionRequest, reports: Path | None
+) -> tuple[int, int]:
+    """Say how each named vector of a collection is, and return the number of faults, and of vectors not evaluated.
+
+    Raises:
+        VecgateError: the collection cannot be read.
+    """
+    names = [each.name for each in client.get_collection(request.collection, request.scope.tenant).vectors]
+    # A collection with only one is called by its own name.
+    vectors = names if len(names) > 1 else [""]
+    faults = failed = empty = 0
+    for vector in vectors:
+        shown = f"{name} ({vector})" if vector else name
+        file = None if reports is None else reports / f"{quote(shown, safe='')}.json"
+        asked = pb.EvaluateCollectionRequest()
+        asked.CopyFrom(request)
+        if vector:
+            asked.systems.add(target_vector=vector)
+        try:
+            faults += _check_one(client, shown, asked, file)
+        except Unreachable:
+            raise
+        except VecgateError as error:
+            note(f"{shown}: {describe_error(error, target=client.target)[0]}")
+            if [each.field for each in error.violations] == [NO_OBJECT]:
+                empty += 1
+            else:
+                failed += 1
+        except OSError as error:
+            note(f"{shown}: its report cannot be read or written: {error}")
+            failed += 1
+    # Of several named vectors, one may be there for objects to come.
+    return faults, failed + (empty if empty == len(vectors) else 0)
 
 
 def _check_one(client: Client, name: str, request: pb.EvaluateCollectionRequest, file: Path | None) -> int:

@@ -17,6 +17,7 @@ from service.cli import app, checking
 from service.domain import StoredObject
 from tests.service.conftest import Wire, start_wire, stop_wire
 from vecgate.client import Client, VecgateError
+from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import evaluation_service_pb2 as pb
 
 IDS = [UUID(int=number + 1) for number in range(60)]
@@ -104,6 +105,31 @@ async def test_a_collection_that_cannot_be_evaluated_ends_with_1_after_the_other
     assert "Pictures/some: INVALID_INPUT: scope.tenant" in result.output
 
 
+async def test_of_several_named_vectors_each_is_checked_and_one_without_objects_is_no_fault(tmp_path: Path) -> None:
+    wire = await start_wire()
+    named = [{"name": each, "text_fields": [{"name": "title"}]} for each in ("all", "rare", "later")]
+    properties = [{"name": "title", "data_type": "DATA_TYPE_TEXT"}]
+    collection = {"name": "Pictures", "properties": properties, "vectors": named}
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=collection))
+    within = wire.store._objects.setdefault("Pictures", {})
+    for id_ in IDS:
+        vector = wire.embedder.vector(f"thing {id_}")
+        within[id_] = StoredObject(id_, vectors={"all": vector} | ({"rare": vector} if id_ == IDS[-1] else {}))
+    wire.store.lost = {(IDS[-1], "rare")}
+
+    result = await run(wire, "Pictures", "--reports", str(tmp_path))
+    within.clear()
+    empty = await run(wire, "Pictures")
+    await stop_wire(wire)
+
+    assert result.exit_code == 4, result.output
+    assert "Pictures (all): 60 objects, sound" in result.output
+    assert "1 of 1 objects are not found by their own vectors" in result.output
+    assert "Pictures (later): INVALID_INPUT: objects.sample_size: no object was found" in result.output
+    assert sorted(files(tmp_path)) == ["Pictures%20%28all%29.json", "Pictures%20%28rare%29.json"]
+    assert empty.exit_code == 1
+
+
 async def test_faults_are_told_by_the_exit_code_also_where_another_collection_cannot_be_evaluated(
     checked: Wire,
 ) -> None:
@@ -120,13 +146,16 @@ async def test_a_report_that_cannot_be_read_or_written_ends_with_1_after_the_oth
     checked: Wire, tmp_path: Path
 ) -> None:
     await run(checked, "Pictures", "--reports", str(tmp_path))
-    (tmp_path / "Nowhere.json").mkdir()
-    unread = await run(checked, "Nowhere", "Pictures", "--reports", str(tmp_path))
+    await checked.collections.CreateCollection(
+        collection_pb.CreateCollectionRequest(collection={"name": "Other", "vectors": [{"name": "default"}]})
+    )
+    (tmp_path / "Other.json").mkdir()
+    unread = await run(checked, "Other", "Pictures", "--reports", str(tmp_path))
     (tmp_path / ".Pictures.json.new").mkdir()
     unwritten = await run(checked, "Pictures", "Elsewhere", "--reports", str(tmp_path))
 
     assert [unread.exit_code, unwritten.exit_code] == [1, 1]
-    assert "Nowhere: its report cannot be read or written" in unread.output
+    assert "Other: its report cannot be read or written" in unread.output
     assert "Pictures: 60 objects, sound" in unread.output
     assert "Pictures: its report cannot be read or written" in unwritten.output
     assert "Elsewhere: COLLECTION_NOT_FOUND" in unwritten.output
@@ -146,6 +175,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[VecgateError | 
             raise answer
         return answer
 
+    monkeypatch.setattr(Client, "get_collection", lambda *_: collection_pb.Collection())
     monkeypatch.setattr(checking, "run_evaluation", evaluate)
     monkeypatch.setattr(checking, "sleep", waits.append)
     return waits
