@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import psutil
@@ -12,7 +11,6 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 from numpy.typing import ArrayLike
-from xdist.scheduler import LoadScopeScheduling
 
 from service.store.embedded.binary import WeaviateBinaryMissing, find_binary, install_binary
 
@@ -73,22 +71,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(message)
         for marker in MARKERS.get(item.nodeid.split("/")[1], ()):
             item.add_marker(marker)
-
-
-class Scheduling(LoadScopeScheduling):
-    """Runs all of tests/e2e in one worker, against one Weaviate, and all of tests/explorer in one, with one browser.
-
-    Of the others, those of a file run in one worker.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file: str = nodeid.partition("::")[0]
-        return next((each for each in ("tests/e2e/", "tests/explorer/") if file.startswith(each)), file)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    """Return how tests are shared among workers."""
-    return Scheduling(config, log)
 
 
 def assert_close(actual: ArrayLike, expected: ArrayLike, tolerance: float = 1e-6) -> None:

@@ -51,7 +51,6 @@ def is_loopback(text: str) -> bool:
     return (mapped or address).is_loopback
 
 
-@pytest.mark.timeout(300)
 def test_serving_importing_and_searching_try_nothing_but_loopback(tmp_path: Path, weaviate_binary: None) -> None:
     trace, home = tmp_path / "trace", tmp_path / "home"
     home.mkdir()

@@ -146,7 +146,6 @@ def run(block: Block, scope: dict[str, Any], running: Serving, site: Path) -> No
             assert block.language == "", f"nobody checks {block.language}"
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_snippets_of_a_page_do_what_they_say(page: Path, running: Serving, site: Path) -> None:
     scope: dict[str, Any] = {}

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-import pytest
-
 from service.process.ports import free_ports
 from service.settings import WeaviateSettings
 from tests.e2e.serving import Serving, serving
@@ -115,7 +113,6 @@ def behind(weaviate: WeaviateSettings, nim_address: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(240)
 def test_no_call_fails_while_servers_are_drained_and_started_anew(
     weaviate_settings: WeaviateSettings, tmp_path: Path
 ) -> None:

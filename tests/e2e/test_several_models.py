@@ -226,7 +226,6 @@ def move_through(running: Serving, expected: Callable[[], dict[str, dict[str, np
     return album.searches
 
 
-@pytest.mark.timeout(300)
 async def test_a_collection_moves_through_nims_and_local_models_and_no_search_fails_or_is_answered_by_another(
     weaviate_binary: None, tmp_path: Path
 ) -> None:

@@ -33,9 +33,9 @@ expect.set_options(timeout=PATIENCE_MS)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(name: str, obj: object) -> None:
-    """Let all tests share one event loop, because they share the browser; and give the first one time to start it."""
+    """Let all tests share one event loop, because they share the browser."""
     if name.startswith("test_") and inspect.iscoroutinefunction(obj):
-        pytest.mark.timeout(300)(pytest.mark.asyncio(loop_scope="session")(obj))
+        pytest.mark.asyncio(loop_scope="session")(obj)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
