@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -17,6 +18,11 @@ from service.store.embedded.binary import WeaviateBinaryMissing, find_binary, in
 # Before anything imports torch: threads that spin while they wait for others are many times as slow beside a browser.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+# Where it is set, as in many containers, each of the hundreds of processes that the tests start would compile all that
+# it imports, torch among it, which takes longer than the rest of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Repeatable, and no clock decides: the machine may be busy.
 settings.register_profile("vecgate", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
