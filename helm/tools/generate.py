@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -192,9 +193,14 @@ def documented_values() -> dict[str, str]:
     return found
 
 
+@cache
+def _defaults() -> Any:
+    return yaml.safe_load(VALUES.read_text(encoding="utf-8"))
+
+
 def value_at(path: str) -> Any:
     """Return a value's default."""
-    value = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
+    value = _defaults()
     for key in path.split("."):
         value = value[key]
     return value

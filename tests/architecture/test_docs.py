@@ -22,6 +22,7 @@ from vecgate.v1.error_reason_pb2 import ErrorReason
 
 # Pages that say what once was, or what another project's files are called.
 HISTORY = {"CHANGELOG.md"}
+COMMANDS: Any = typer.main.get_command(app)
 PATH = re.compile(r"`((?:[\w.*-]+/)+[\w.*-]*)`")
 FOLDERS = ("protos/", "service/", "embedders/", "tests/", "helm/")
 
@@ -137,7 +138,7 @@ def test_commands_and_options_that_pages_name_exist() -> None:
 
 def is_command(words: list[str]) -> bool:
     """Return whether words are a command, or begin one, with options that it has."""
-    command: Any = typer.main.get_command(app)
+    command = COMMANDS
     before = ""
     for word in words:
         options = {name for each in command.params for name in each.opts} | {"--help"}

@@ -215,4 +215,6 @@ def render(
     values: dict[str, Any], kubernetes: str = NEWEST, release: str = "try", namespace: str = "default"
 ) -> list[Manifest]:
     """Return the rendered manifests, those of hooks too, or raise HelmFailed."""
-    return [each for each in yaml.safe_load_all(render_text(values, kubernetes, release, namespace)) if each]
+    text = render_text(values, kubernetes, release, namespace)
+    # The loader in C takes a tenth of the time of yaml.safe_load_all.
+    return [each for each in yaml.load_all(text, yaml.CSafeLoader) if each]

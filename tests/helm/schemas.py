@@ -1,12 +1,17 @@
 """Whether a manifest fits its kind: Kubernetes' own schemas, and the Prometheus operator's for its kinds."""
 
+from functools import cache
 from typing import Any
 
 import kubernetes_validate
+import kubernetes_validate.utils
 from cloudcoil.models.prometheus_operator import v1 as monitoring
 from pydantic import BaseModel
 
 from tests.helm.manifests import Manifest
+
+# It would read megabytes of JSON for each manifest.
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
 
 OPERATOR = "monitoring.coreos.com/v1"
 KINDS: dict[str, type[BaseModel]] = {
