@@ -36,6 +36,8 @@ NIM_KEY, WEAVIATE_KEY = "nvapi-canary-of-the-nim", "canary-of-weaviate"
 CALLERS_KEY, GUESSED_KEY = "nvapi-canary-of-a-caller", "vg_canary-that-is-nobodys"
 PROXY_PASSWORD = "canary-of-the-proxy"
 COLLECTION = "Canaries"
+# The client would take a Weaviate that refuses for one that will soon be back, and wait.
+NO_RETRIES = [("grpc.enable_retries", 0)]
 
 
 class Site:
@@ -136,7 +138,9 @@ def failing_calls(site: Site, server: Serving) -> Iterator[tuple[str, str]]:
     for kind, bearer in bearers.items():
         for own_key in (CALLERS_KEY, f"{CALLERS_KEY} x", ""):
             metadata = [("x-nvidia-api-key", own_key)] if own_key else []
-            with server.client(api_key=bearer, credentials=credentials, metadata=metadata) as client:
+            with server.client(
+                api_key=bearer, credentials=credentials, metadata=metadata, options=NO_RETRIES
+            ) as client:
                 for name, call in calls.items():
                     try:
                         answer = str(call(client))
@@ -147,7 +151,6 @@ def failing_calls(site: Site, server: Serving) -> Iterator[tuple[str, str]]:
                             answer += f"{cause.details()} {cause.trailing_metadata()}"
                     yield f"{name} with {kind}, {len(own_key)} characters for the NIM", answer
         with grpc.secure_channel(server.address, credentials) as channel:
-            # Without the client's retries, which take a Weaviate that refuses for one that will soon be back.
             stub = ObjectServiceStub(channel)
             request = pb.ImportObjectsRequest(collection=COLLECTION, objects=[pb.DataObject()])
             for scheme in ("Basic", "Bearer"):
