@@ -2,7 +2,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -291,7 +290,7 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
 async def server(tmp_path: Path, weaviate_binary: None) -> AsyncIterator[EmbeddedWeaviate]:
     """Run a Weaviate of the test's own that nothing restarts, on ports that it keeps."""
     http_port, grpc_port = free_ports(1, 1)
-    settings = WeaviateSettings(embedded=True, data_dir=tmp_path, **at_ports(http_port, grpc_port), timeout_s=5)
+    settings = WeaviateSettings(embedded=True, data_dir=tmp_path, **at_ports(http_port, grpc_port), timeout_s=60)
     server = EmbeddedWeaviate(settings, supervised=False)
     await server.start()
     yield server
@@ -308,6 +307,9 @@ async def own_store(server: EmbeddedWeaviate) -> AsyncIterator[WeaviateStore]:
     await store.close()
 
 
+SOON_S = 15
+"""Seconds that nothing takes, however busy the machine is, but the limit of a call."""
+
 CALLS: dict[str, Callable[[WeaviateStore], Coroutine[Any, Any, object]]] = {
     "search": lambda store: store.search("Pictures", SearchSpec(at("main", 1, 2, 3))),
     "put": lambda store: store.put_objects("Pictures", [make_object(2)]),
@@ -318,41 +320,54 @@ CALLS: dict[str, Callable[[WeaviateStore], Coroutine[Any, Any, object]]] = {
 }
 
 
+@pytest.fixture
+def checks(own_store: WeaviateStore, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Count how often the store looks whether Weaviate is there: what nothing else on the machine changes."""
+    counted: list[None] = []
+    check = own_store._connection._check
+
+    async def count() -> None:
+        counted.append(None)
+        await check()
+
+    monkeypatch.setattr(own_store._connection, "_check", count)
+    return counted
+
+
 async def test_calls_fail_at_once_when_weaviate_dies_and_work_again_when_it_is_back(
-    server: EmbeddedWeaviate, own_store: WeaviateStore
+    server: EmbeddedWeaviate, own_store: WeaviateStore, checks: list[None]
 ) -> None:
     pid = await _freeze(server)
     calls = [asyncio.create_task(call(own_store)) for call in CALLS.values()]
     await asyncio.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
-    killed = time.monotonic()
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    assert time.monotonic() - killed < 1.5
+    checks.clear()
+    async with asyncio.timeout(SOON_S):
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(each) for each in outcomes] == [StoreUnavailable] * len(CALLS)
     await _wait_until(lambda: not own_store.available)
-    assert time.monotonic() - killed < 1.5
+    assert len(checks) <= 2
     for call in CALLS.values():
-        began = time.monotonic()
         with pytest.raises(StoreUnavailable):
-            await call(own_store)
-        assert time.monotonic() - began < 0.1
+            # As far as it goes without waiting for anything.
+            call(own_store).send(None)
     await server.stop()
     await server.start()
     await _wait_until(lambda: own_store.available)
-    for call in CALLS.values():
-        began = time.monotonic()
-        await call(own_store)
-        assert time.monotonic() - began < 1.5
+    async with asyncio.timeout(SOON_S):
+        for call in CALLS.values():
+            await call(own_store)
 
 
 async def test_calls_started_while_weaviate_is_dead_but_not_missed_yet_fail_soon(
-    server: EmbeddedWeaviate, own_store: WeaviateStore
+    server: EmbeddedWeaviate, own_store: WeaviateStore, checks: list[None]
 ) -> None:
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    began = time.monotonic()
-    outcomes = await asyncio.gather(*(call(own_store) for call in CALLS.values()), return_exceptions=True)
-    assert time.monotonic() - began < 1.5
+    checks.clear()
+    async with asyncio.timeout(SOON_S):
+        outcomes = await asyncio.gather(*(call(own_store) for call in CALLS.values()), return_exceptions=True)
+    assert len(checks) <= 2
     assert [type(each) for each in outcomes] == [StoreUnavailable] * len(CALLS)
 
 
@@ -383,15 +398,13 @@ async def test_a_call_to_a_hanging_weaviate_ends_by_the_nearest_limit(
     pid = await _freeze(server)
     try:
         for call in CALLS.values():
-            began = time.monotonic()
             with pytest.raises(StoreUnavailable, match=r"within 0\.5 s"):
-                await call(store)
-            assert time.monotonic() - began < 1
-            began = time.monotonic()
+                async with asyncio.timeout(SOON_S):
+                    await call(store)
+            # The caller's time is up before the store's is, which would raise the other error.
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await call(store)
-            assert time.monotonic() - began < 0.4
             task = asyncio.create_task(call(store))
             await asyncio.sleep(0.05)
             task.cancel()

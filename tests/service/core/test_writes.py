@@ -77,7 +77,7 @@ async def test_a_write_that_has_begun_ends_though_its_caller_leaves(
             filters={"condition": {"object_field": 1, "operator": 1, "value": {"text": ID}}},
         ),
     }
-    calling = getattr(pictures.objects, call)(requests[call], timeout=0.5 if leaves == "runs out of time" else None)
+    calling = getattr(pictures.objects, call)(requests[call], timeout=1 if leaves == "runs out of time" else None)
     await slow.begun.wait()
 
     if leaves == "cancels":

@@ -676,21 +676,20 @@ async def test_ready_means_over_http_what_the_health_of_embedding_means_over_grp
     health = HealthReporter(cast("Store", store), web.pool, max_watches=1, interval_s=0.01)
     await health.start()
 
-    async def both() -> tuple[int, int]:
+    async def become(http_status: int, grpc_status: int) -> None:
         asked = health_pb2.HealthCheckRequest(service="vecgate.v1.EmbeddingService")
-        await asyncio.sleep(0.05)
-        return (await http.get("/v1/health/ready")).status_code, (await health.servicer.Check(asked, None)).status
+        async with asyncio.timeout(10):
+            while (await health.servicer.Check(asked, None)).status != grpc_status:
+                await asyncio.sleep(0.01)
+        assert (await http.get("/v1/health/ready")).status_code == http_status
 
     try:
-        well = await both()
+        await become(200, health_pb2.HealthCheckResponse.SERVING)
         web.embedder.failure = EmbedderUnavailable("the GPU is on fire")
         await post(http, input="a cat")
-        failed = await both()
+        await become(503, health_pb2.HealthCheckResponse.NOT_SERVING)
     finally:
         await health.close()
-
-    assert well == (200, health_pb2.HealthCheckResponse.SERVING)
-    assert failed == (503, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
 async def test_the_document_and_the_metrics_are_served(http: httpx.AsyncClient) -> None:

@@ -114,9 +114,9 @@ def offering() -> bytes:
     ids=lambda cuts: f"cut-at-{list(cuts)[:2]}",
 )
 async def test_a_request_that_offers_another_protocol_is_answered_in_this_one_and_so_is_the_next(
-    web: Web, cuts: Sequence[int]
+    patient: Web, cuts: Sequence[int]
 ) -> None:
-    connection = await connect(web)
+    connection = await connect(patient)
     whole = offering()
     for begin, end in pairwise([0, *cuts, len(whole)]):
         await connection.send(whole[begin:end])
@@ -252,8 +252,10 @@ async def test_what_waits_behind_a_request_is_bounded(web: Web) -> None:
     await connection.send(post(A_TEXT))
     headers = b"".join(b"x%d: %s\r\n" % (number, b"y" * 4000) for number in range(8000))
     sending = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n" + headers))
-    await asyncio.sleep(0.3)
     (inside,) = web.server._server.connections
+    async with asyncio.timeout(10):
+        while inside.transport.is_reading():
+            await asyncio.sleep(0.01)
     held = len(inside._held)
     web.embedder.gate.set()
     async with asyncio.timeout(5):

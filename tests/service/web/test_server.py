@@ -311,12 +311,12 @@ async def test_too_many_requests_at_once_are_told_to_come_again_but_health_is_no
 
 
 async def test_a_drain_reports_not_ready_first_and_lets_requests_in_flight_finish() -> None:
-    async with running_web(drain=ServerSettings(drain_delay_s=0.3, drain_grace_s=10)) as web:
+    async with running_web(drain=ServerSettings(drain_delay_s=2, drain_grace_s=10)) as web:
         web.embedder.gate = asyncio.Event()
         held = asyncio.create_task(ask(web))
         await until(lambda: web.embedder.in_flight)
         stopping = asyncio.create_task(web.server.stop())
-        await asyncio.sleep(0.05)
+        await until(lambda: web.server._endpoint.draining)
         ready = await ask(web, path="/v1/health/ready")
         await until(lambda: not web.server._listener.is_serving())
         with pytest.raises(httpx.ConnectError):
