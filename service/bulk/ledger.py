@@ -213,7 +213,7 @@ class Ledger:
             LedgerFailed: it cannot be read.
         """
         found = self._read(RUN)
-        return "" if found is None else str(msgspec.json.decode(found).get(LEDGER_ID, ""))
+        return "" if found is None else str(self._decode(RUN, found, dict[str, Any]).get(LEDGER_ID, ""))
 
     def begin(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """Record what the ledger belongs to, or compare it with what was recorded, and return that.
@@ -231,7 +231,7 @@ class Ledger:
             if self._create(RUN, msgspec.json.encode(new)):
                 return new
             found = self._read(RUN) or b"{}"
-        recorded: dict[str, Any] = msgspec.json.decode(found)
+        recorded = self._decode(RUN, found, dict[str, Any])
         wanted = msgspec.json.decode(msgspec.json.encode(run))
         for name in sorted(wanted.keys() | recorded.keys()):
             if not name.startswith("_") and recorded.get(name) != wanted.get(name):
@@ -328,9 +328,9 @@ class Ledger:
             LedgerFailed: they cannot be read.
         """
         paths = [f"{ENTRIES}/{name}.json" for name in sorted(self.done())]
-        for content in _each_of(self._read, paths):
+        for path, content in zip(paths, _each_of(self._read, paths), strict=True):
             if content is not None:
-                yield msgspec.json.decode(content, type=Entry)
+                yield self._decode(path, content, Entry)
 
     def totals(self, current: set[str]) -> Totals:
         """Return what all entries together say.
@@ -341,11 +341,11 @@ class Ledger:
         Raises:
             LedgerFailed: it cannot be read.
         """
-        totals, others = Totals(), []
+        totals, others = Totals(), dict[str, int]()
         for entry in self.entries():
             totals.runs[entry.name] = entry.run
             if entry.name not in current:
-                others.append(entry)
+                others[entry.name] = entry.stored
                 continue
             totals.fragments += 1
             totals.rows += entry.rows
@@ -353,10 +353,10 @@ class Ledger:
             for reason, count in entry.rejected.items():
                 totals.rejected[reason] = totals.rejected.get(reason, 0) + count
         # The few ids of entries that are no longer of the input are read beside the others.
-        count = totals.rows + sum(each.stored for each in others)
+        count = totals.rows + sum(others.values())
         parts = min(PARTS_AT_ONCE, max(1, -(-count // IDS_AT_ONCE)))
-        old = self._ids_in_parts([each.name for each in others], parts)
-        for ids, old_ids in zip(self._ids_in_parts(list(totals.stored), parts), old, strict=True):
+        old = self._ids_in_parts(others, parts)
+        for ids, old_ids in zip(self._ids_in_parts(totals.stored, parts), old, strict=True):
             now = np.unique(ids)
             totals.distinct += now.size
             totals.outdated += np.setdiff1d(old_ids, now).size
@@ -388,12 +388,22 @@ class Ledger:
         )
         return islice(found, max(count, len(chosen)))
 
-    def _ids_in_parts(self, names: Sequence[str], parts: int) -> Iterator[NDArray[np.bytes_]]:
-        """Yield the ids of entries, in so many parts by their first bytes. The file of each entry is read once."""
+    def _ids_in_parts(self, stored: Mapping[str, int], parts: int) -> Iterator[NDArray[np.bytes_]]:
+        """Yield the ids of entries, in so many parts by their first bytes. The file of each entry is read once.
+
+        Args:
+            stored: how many ids each entry has, by its name.
+            parts: how many parts.
+
+        Raises:
+            LedgerFailed: an entry has another number of ids.
+        """
         in_memory = IDS_AT_ONCE * ID_BYTES // parts
         with ExitStack() as ends, failing("the folder for temporary files"):
             files = [ends.enter_context(SpooledTemporaryFile(in_memory)) for _ in range(parts)]
-            for ids in _each_of(self._ids_of, names):
+            for (name, count), ids in zip(stored.items(), _each_of(self._ids_of, list(stored)), strict=True):
+                if ids.size != count:
+                    raise self._damaged(f"{IDS}/{name}", f"{ids.size} ids instead of {count}")
                 # Ids are hashes, and so spread evenly.
                 first = ids.view(">u2").reshape(-1, ID_BYTES // 2)[:, 0].astype(np.uint32)
                 places = first * parts >> 16
@@ -404,7 +414,21 @@ class Ledger:
                 yield np.frombuffer(file.read(), f"S{ID_BYTES}")
 
     def _ids_of(self, name: str) -> NDArray[np.bytes_]:
-        return np.frombuffer(self._read(f"{IDS}/{name}") or b"", f"S{ID_BYTES}")
+        content = self._read(f"{IDS}/{name}") or b""
+        return np.frombuffer(content[: len(content) // ID_BYTES * ID_BYTES], f"S{ID_BYTES}")
+
+    def _decode(self, path: str, content: bytes, kind: type[Found]) -> Found:
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except msgspec.DecodeError as error:
+            raise self._damaged(path, str(error)) from error
+
+    def _damaged(self, path: str, what: str) -> LedgerFailed:
+        """Return the error of a file that is not as it was written, as after a power cut."""
+        repair = "use another ledger"
+        if path != RUN:
+            repair = f"delete {ENTRIES}/{Path(path).stem}.json, and its rows are done again"
+        return LedgerFailed(f"{self.location}/{path} is damaged ({what}); {repair}")
 
     def _read(self, path: str) -> bytes | None:
         with failing(f"{self.location}/{path}"):

@@ -267,3 +267,43 @@ def test_a_location_that_cannot_be_used_is_named(tmp_path: Path):
 
     with pytest.raises(LedgerFailed, match=str(tmp_path / "file")):
         Ledger(str(tmp_path / "file")).begin({})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null"])
+def test_a_ledger_whose_file_was_damaged_says_which_one(tmp_path: Path, content: bytes):
+    Ledger(str(tmp_path)).begin({"collection": "Things"})
+    (tmp_path / "run.json").write_bytes(content)
+
+    with pytest.raises(LedgerFailed, match=r"run\.json is damaged .*; use another ledger"):
+        Ledger(str(tmp_path)).begin({"collection": "Things"})
+    with pytest.raises(LedgerFailed, match=r"run\.json is damaged"):
+        _ = Ledger(str(tmp_path)).id
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
+def test_an_entry_that_was_damaged_is_named_and_its_fragment_can_be_done_again(tmp_path: Path, content: bytes):
+    ledger = entered(tmp_path)
+    add(ledger, "a", ids_of("x", "y"))
+    file = tmp_path / "fragments" / "a.json"
+    file.write_bytes(content)
+
+    with pytest.raises(LedgerFailed, match=r"fragments/a\.json is damaged .*; delete fragments/a\.json"):
+        ledger.totals({"a"})
+    file.unlink()
+    add(ledger, "a", ids_of("x", "y"))
+    assert ledger.totals({"a"}).distinct == 2
+
+
+@pytest.mark.parametrize("content", [None, b"", b"1" * 16, b"1" * 31])
+@pytest.mark.parametrize("current", [{"a"}, set()])
+def test_rows_whose_ids_are_lost_are_not_taken_for_duplicates(tmp_path: Path, content: bytes | None, current: set[str]):
+    ledger = entered(tmp_path)
+    add(ledger, "a", ids_of("x", "y"))
+    file = tmp_path / "ids" / "a"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+
+    with pytest.raises(LedgerFailed, match=r"ids/a is damaged \([01] ids instead of 2\); delete fragments/a\.json"):
+        ledger.totals(current)
