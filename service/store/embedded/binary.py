@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from service.errors import ServiceError
+from service.process.installing import installing_alone
 from service.settings import variable
 
 WEAVIATE_VERSION = "1.39.3"
@@ -74,30 +74,13 @@ def install_binary(report: Callable[[str], None] = print, version: str = WEAVIAT
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.with_name(f"{target.name}.lock"), report):
+        with installing_alone(target, "Weaviate", report):
             return target if _runs(target) else _install(target, version, report)
     except OSError as error:
         raise WeaviateBinaryMissing(
             f"the cache folder {target.parent} cannot be written: {error.strerror}; make it writable, or set {SETTING} "
             "to a program that you have"
         ) from error
-
-
-@contextmanager
-def _alone(lock: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock that the kernel lets go of with this process, however that ends."""
-    import fcntl  # noqa: PLC0415 -- not on Windows
-
-    with lock.open("wb") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("another process installs Weaviate; waiting for it")
-            fcntl.flock(held, fcntl.LOCK_EX)
-        except OSError as error:
-            # Some network file systems have no locks.
-            report(f"the folder {lock.parent} cannot be locked ({error.strerror}): install Weaviate once at a time")
-        yield
 
 
 def _install(target: Path, version: str, report: Callable[[str], None]) -> Path:
