@@ -147,18 +147,16 @@ def read_files(settings: Settings) -> tuple[tuple[Origin, ...], list[str]]:
         Authenticator(settings.auth)
     with _noted(faults):
         origins = listed_origins(settings)
-    with _noted(faults):
-        # By itself first: both servers have one certificate, and each has its own authorities.
-        certificates_of(server, None, group="server")
-        authorities = {"server": server.tls_client_ca_file} | ({"web": web.tls_client_ca_file} if web.enabled else {})
-        for group, file in authorities.items():
-            with _noted(faults):
-                certificates_of(server, file, group=group)
+    authorities = {"server": server.tls_client_ca_file} | ({"web": web.tls_client_ca_file} if web.enabled else {})
+    for group, file in authorities.items():
+        with _noted(faults):
+            certificates_of(server, file, group=group)
     for probe in dict.fromkeys(each.probe_file for each in settings.ordered.values()):
         if probe is not None:
             with _noted(faults):
                 read_probe(probe)
-    return origins, faults
+    # Both servers have one certificate, whose faults are told once.
+    return origins, list(dict.fromkeys(faults))
 
 
 @contextmanager

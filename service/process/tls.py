@@ -34,16 +34,34 @@ class TlsFiles:
         client_ca = None if self.client_ca is None else self.client_ca.read_bytes()
         return self.cert.read_bytes(), self.key.read_bytes(), client_ca
 
-    def context(self) -> ssl.SSLContext:
-        """Return a server's context."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca)
+    def context(self, group: str) -> ssl.SSLContext:
+        """Return a server's context.
+
+        Args:
+            group: of the settings of the server, for messages.
+
+        Raises:
+            InvalidSettings: files cannot be used; all faults are listed, a line each.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        faults = []
+        try:
+            context.load_cert_chain(self.cert, self.key, password=_no_password)
+        except (OSError, ssl.SSLError) as error:
+            pair = f"server.tls_cert_file {self.cert} and server.tls_key_file {self.key}"
+            faults.append(f"{pair} cannot be used: {_reason(error)}")
         if self.client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             # A client that resumes a session is not asked for a certificate, even if its authority has been replaced.
             context.options |= ssl.OP_NO_TICKET
             context.num_tickets = 0
-        context.load_cert_chain(self.cert, self.key, password=_no_password)
+            try:
+                context.load_verify_locations(self.client_ca)
+            except (OSError, ssl.SSLError) as error:
+                faults.append(f"{group}.tls_client_ca_file {self.client_ca} cannot be used: {_reason(error)}")
+        if faults:
+            raise InvalidSettings("\n".join(faults))
         return context
 
 
@@ -70,9 +88,9 @@ class Certificates:
         self._reason = ""
         try:
             self._contents = self._seen = files.read()
-            self._latest = self.context = files.context()
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidSettings(self._fault(error)) from error
+        except OSError as error:
+            raise InvalidSettings(_unreadable(error)) from error
+        self._latest = self.context = files.context(group)
         self.context.sni_callback = self._use_latest
 
     def contents(self) -> tuple[bytes, bytes, bytes | None]:
@@ -91,16 +109,16 @@ class Certificates:
             if contents == self._seen:
                 return
             self._seen = contents
-            context = self._files.context()
+            context = self._files.context(self._group)
             if self._files.read() != contents:
                 # They are being replaced, so the files that were read may not belong together.
                 self._seen = self._contents
                 return
             self._latest, self._contents = context, contents
             log.info("certificate_read_again", group=self._group)
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, InvalidSettings) as error:
             # A file that stays away is one fault, not one for each look.
-            if (reason := self._fault(error)) != self._reason:
+            if (reason := _unreadable(error) if isinstance(error, OSError) else str(error)) != self._reason:
                 self._reason = reason
                 log.warning("certificate_not_read_again", reason=reason)
 
@@ -108,13 +126,6 @@ class Certificates:
         del name, context
         self._look()
         connection.context = self._latest
-
-    def _fault(self, error: OSError | ssl.SSLError) -> str:
-        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        names = f"server.tls_cert_file {self._files.cert} and server.tls_key_file {self._files.key}"
-        if self._files.client_ca is not None:
-            names += f" with {self._group}.tls_client_ca_file {self._files.client_ca}"
-        return f"{names} cannot be used: {reason}"
 
 
 def certificates_of(settings: ServerSettings, client_ca: Path | None, *, group: str) -> Certificates | None:
@@ -131,6 +142,14 @@ def certificates_of(settings: ServerSettings, client_ca: Path | None, *, group: 
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     return Certificates(group, TlsFiles(settings.tls_cert_file, settings.tls_key_file, client_ca))
+
+
+def _unreadable(error: OSError) -> str:
+    return f"{error.filename} cannot be read: {error.strerror}"
+
+
+def _reason(error: OSError | ssl.SSLError) -> str | None:
+    return error.reason if isinstance(error, ssl.SSLError) else error.strerror
 
 
 def _no_password() -> str:

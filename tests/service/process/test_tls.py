@@ -1,6 +1,7 @@
 """TLS of both servers: what they take, what they refuse, and files that change while they serve."""
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from service.cli import app
 from service.process.tls import Certificates, TlsFiles
 from service.settings import InvalidSettings, ServerSettings, Settings, WebSettings
+from service.wiring import read_files
 from tests.fakes.web import running_web
 from tests.service.conftest import start_wire, stop_wire
 from vecgate.v1 import embedding_service_pb2 as pb
@@ -192,9 +194,9 @@ def test_files_that_change_between_two_looks_at_them_are_read_again(
     files.key.write_bytes(key)
     real = TlsFiles.context
 
-    def complete_and_load(self: TlsFiles) -> ssl.SSLContext:
+    def complete_and_load(self: TlsFiles, group: str) -> ssl.SSLContext:
         site.renew()
-        return real(self)
+        return real(self, group)
 
     monkeypatch.setattr(TlsFiles, "context", complete_and_load)
     now_s = 2.0
@@ -240,8 +242,28 @@ def test_files_that_cannot_be_used_are_faults_of_the_settings(site: Site, name: 
     if content is not None:
         (site.folder / name).write_text(content)
     files = TlsFiles(site.folder / "cert.pem", site.folder / "key.pem", site.folder / "clients.pem")
-    with pytest.raises(InvalidSettings, match=r"server\.tls_cert_file .* cannot be used"):
+    told = f"{site.folder / name} cannot be read: No such file or directory"
+    if content is not None:
+        told = f"server.tls_{'client_ca' if name == 'clients.pem' else 'cert'}_file {site.folder}"
+    with pytest.raises(InvalidSettings, match=re.escape(told)):
         Certificates("server", files)
+
+
+def test_a_broken_certificate_hides_no_broken_authorities(site: Site) -> None:
+    names = {"tls_cert_file": "cert.pem", "tls_key_file": "key.pem", "tls_client_ca_file": "clients.pem"}
+    files = {name: site.folder / file for name, file in names.items()}
+    for each in files.values():
+        each.write_text("nonsense")
+    web = WebSettings(tls_client_ca_file=files["tls_client_ca_file"])
+
+    _, faults = read_files(Settings(server=ServerSettings(**files), web=web))
+
+    cert, key, authorities = files.values()
+    assert [each.partition(" cannot be used: ")[0] for each in faults] == [
+        f"server.tls_cert_file {cert} and server.tls_key_file {key}",
+        f"server.tls_client_ca_file {authorities}",
+        f"web.tls_client_ca_file {authorities}",
+    ]
 
 
 def settings_of(group: str, given: dict[str, Any]) -> Settings:
