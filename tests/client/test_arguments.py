@@ -313,12 +313,18 @@ def test_a_zone_with_seconds_is_written_in_whole_minutes_at_the_same_moment() ->
     assert datetime.fromisoformat(text) == moment
 
 
-def test_a_moment_without_whole_minutes_before_the_end_of_all_dates_fails_with_its_object(client: Client) -> None:
-    moment = datetime.max.replace(tzinfo=timezone(timedelta(minutes=53, seconds=28)))
-
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime.max.replace(tzinfo=timezone(timedelta(minutes=53, seconds=28))),
+        datetime(2000, 1, 1, tzinfo=timezone(timedelta(hours=23, minutes=59, seconds=30))),
+    ],
+    ids=["at the end of all dates", "beyond all zones"],
+)
+def test_a_moment_that_no_zone_of_whole_minutes_has_fails_with_its_object(client: Client, moment: datetime) -> None:
     (outcome,) = client.import_objects("Pictures", Object({"day": moment}))
 
-    assert str(outcome.error).endswith("property 'day': the date is after the year 9999 in a zone of whole minutes")
+    assert str(outcome.error).endswith("property 'day': in a zone of whole minutes there is no such date")
 
 
 def test_a_property_of_too_many_levels_fails_with_its_object(client: Client) -> None:

@@ -518,7 +518,7 @@ def date_to_text(value: datetime) -> str:
     """Return a date in RFC 3339 form.
 
     Raises:
-        ValueError: it has no time zone, or lies in the last minute of the year 9999 in a zone with seconds.
+        ValueError: it has no time zone, or one with seconds, and in no zone of whole minutes there is such a date.
     """
     offset = value.utcoffset()
     if offset is None:
@@ -528,8 +528,8 @@ def date_to_text(value: datetime) -> str:
         whole = -(-offset // MINUTE) * MINUTE
         try:
             value = value.replace(tzinfo=timezone(whole)) + (whole - offset)
-        except OverflowError as error:
-            raise ValueError("the date is after the year 9999 in a zone of whole minutes") from error
+        except (OverflowError, ValueError) as error:
+            raise ValueError("in a zone of whole minutes there is no such date") from error
     return value.isoformat()
 
 
