@@ -133,11 +133,21 @@ def read_until_ready(running: "subprocess.Popen[str]") -> list[str]:
     raise AssertionError(f"the demo ended: {lines} {running.communicate()[1]}")
 
 
+def page_of(lines: list[str]) -> str:
+    """Return the address of the page that a demo tells, which leads there."""
+    (url,) = re.findall(r"^Open (\S+) in a browser", lines[-2])
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "<title>" in answer.read().decode()
+    return str(url)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_the_demo_imports_searches_says_what_next_and_ends_cleanly(start: Start, folder: Path, number: int) -> None:
     running = start()
 
     lines = read_until_ready(running)
+    url = page_of(lines)
     running.send_signal(number)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=30)
@@ -146,11 +156,13 @@ def test_the_demo_imports_searches_says_what_next_and_ends_cleanly(start: Start,
     (web,) = [line for line in lines if line.startswith("  HTTP  ")]
     assert re.search(r" http://127\.0\.0\.1:[1-9]\d+, in JSON and as a NIM answers$", web)
     page = web.split()[1].rstrip(",") + "/"
+    assert url == page
     assert lines[lines.index("Vecgate is ready.") + 1] == f"  explorer       {page}"
     assert lines[-2] == f"Open {page} in a browser to search and look around."
     assert errors.startswith(f"starting Vecgate at {page} with its model")
     assert 'Search for the words "birthday party":' in lines
     assert "Search for pictures like the first of them, cake.png:" in lines
+    assert not any("▄" in line or line.startswith("1 birthday cake ") for line in lines), "no pictures on a pipe"
     assert any(str(folder / "data") in line and "make clean-data" in line for line in lines)
     commands = lines[lines.index("Try next, in another terminal:") + 1 :]
     assert "search 'red heart' --collection Pictures" in commands[0]
@@ -208,25 +220,14 @@ def test_the_commands_to_try_next_work_as_printed(start: Start) -> None:
     assert [hit["object"]["properties"]["path"] for hit in hits] == ["dog.png", "cake.png"]
 
 
-@pytest.mark.parametrize("wanted", ["always", "auto"])
-def test_the_demo_shows_the_pictures_that_it_finds_and_none_on_a_pipe(start: Start, wanted: str) -> None:
-    lines = read_until_ready(start(VECGATE_PICTURES=wanted))
+def test_the_demo_shows_the_pictures_that_it_finds_where_they_are_wanted_and_its_page_behind_a_prefix(
+    start: Start,
+) -> None:
+    lines = read_until_ready(start(VECGATE_PICTURES="always", VECGATE_WEB__PATH_PREFIX="/pictures"))
 
-    captions = [line for line in lines if line.startswith("1 birthday cake ")]
-    assert (len(captions), any("▄" in line for line in lines)) == ((2, True) if wanted == "always" else (0, False))
-
-
-@pytest.mark.parametrize("prefix", ["", "/pictures"])
-def test_the_pages_address_leads_to_the_page(start: Start, prefix: str) -> None:
-    lines = read_until_ready(start(VECGATE_WEB__PATH_PREFIX=prefix))
-    (url,) = re.findall(r"^Open (\S+) in a browser", lines[-2])
-
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        content_type, page = answer.headers["content-type"], answer.read().decode()
-
-    assert url.endswith(f"{prefix}/")
-    assert content_type.startswith("text/html")
-    assert "<title>" in page
+    assert len([line for line in lines if line.startswith("1 birthday cake ")]) == 2
+    assert any("▄" in line for line in lines)
+    assert page_of(lines).endswith("/pictures/")
 
 
 @pytest.mark.parametrize(
