@@ -93,6 +93,7 @@ def _install(target: Path, version: str, report: Callable[[str], None]) -> Path:
             faults.append(_build(go, version, Path(folder), target))
         if not _runs(target):
             target = cached_binary(release)
+        if not _runs(target):
             report(f"downloading Weaviate {release}")
             faults.append(_download(release, Path(folder), target))
     if not _runs(target):
@@ -106,7 +107,7 @@ def _install(target: Path, version: str, report: Callable[[str], None]) -> Path:
 
 
 def _build(go: str, version: str, folder: Path, target: Path) -> str:
-    environment = os.environ | {"CGO_ENABLED": "0"}
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
 
     def run(*arguments: str, inside: Path) -> subprocess.CompletedProcess[str]:
         command = [go, *arguments]
@@ -116,8 +117,11 @@ def _build(go: str, version: str, folder: Path, target: Path) -> str:
     if fetched.returncode != 0:
         return f"go mod download: {_last_line(fetched.stderr or fetched.stdout)}"
     sources = folder / "sources"
-    # Without the modes of Go's cache, where nothing can be written.
-    shutil.copytree(json.loads(fetched.stdout)["Dir"], sources, copy_function=shutil.copyfile)
+    try:
+        # Files without the modes of Go's cache, which are not to be written.
+        shutil.copytree(json.loads(fetched.stdout)["Dir"], sources, copy_function=shutil.copyfile)
+    except OSError as error:
+        return f"copying the sources: {_last_line(str(error))}"
     if version == WEAVIATE_VERSION:
         merger = sources / MERGER
         code = merger.read_text(encoding="utf-8")
@@ -125,7 +129,7 @@ def _build(go: str, version: str, folder: Path, target: Path) -> str:
             return f"{MERGER} of Weaviate {version} is not as expected"
         merger.write_text(code.replace(SKIPS_NODES_WITHOUT_LINKS, ""), encoding="utf-8")
     program = folder / "weaviate-server"
-    flags = ("-buildvcs=false", "-trimpath", "-ldflags", "-s -w")
+    flags = ("-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w")
     built = run("build", *flags, "-o", str(program), "./cmd/weaviate-server", inside=sources)
     if built.returncode != 0:
         return f"go build: {_last_line(built.stderr)}"

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,11 +65,12 @@ def test_a_configured_program_that_is_not_there_is_not_replaced(
         find_binary(home / "mine")
 
 
-def test_an_installed_program_is_not_installed_again(make_program: Callable[[str], Path]) -> None:
-    program = make_program(CACHED)
+@pytest.mark.parametrize("path", [CACHED, RELEASED])
+def test_an_installed_program_is_not_installed_again(make_program: Callable[[str], Path], path: str) -> None:
+    program = make_program(path)
     lines: list[str] = []
     assert install_binary(lines.append) == program
-    assert lines == []
+    assert not any("building" in line or "downloading" in line for line in lines)
 
 
 @pytest.fixture
@@ -86,7 +88,9 @@ def make_go(home: Path, make_program: Callable[[str], Path]) -> Callable[..., No
 {first}
 echo "$@" >> {home}/asked
 [ "$1" = mod ] && echo '{{"Dir": "{home}/sources"}}' && exit
-[ "$CGO_ENABLED" = 0 ] && while [ "$1" != -o ]; do shift; done && /bin/cp {MERGER} "$2" && /bin/chmod 755 "$2"
+[ "$CGO_ENABLED $GOWORK" = "0 off" ] || exit 1
+while [ "$1" != -o ]; do shift; done
+/bin/cp {MERGER} "$2" && /bin/chmod 755 "$2"
 """
         )
 
@@ -110,6 +114,19 @@ def test_go_builds_the_program_without_the_lines_that_lose_vectors(home: Path, m
 def test_other_sources_than_those_known_are_not_built(make_go: Callable[..., None]) -> None:
     make_go(code="other lines\n")
     with pytest.raises(WeaviateBinaryMissing, match=r"nway_merger.go of Weaviate .* is not as expected"):
+        install_binary(lambda _: None)
+
+
+def test_a_disk_without_room_for_the_sources_is_named(
+    make_go: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise shutil.Error([("from", "to", os.strerror(errno.ENOSPC))])
+
+    monkeypatch.setattr("shutil.copytree", fail)
+    monkeypatch.setattr("service.store.weaviate.download.download_release", fail)
+    make_go()
+    with pytest.raises(WeaviateBinaryMissing, match=r"copying the sources: .*No space left.*download"):
         install_binary(lambda _: None)
 
 
