@@ -167,7 +167,7 @@ def settled_count(client: Client) -> int:
     """Return how many objects are stored as soon as none has come for a while: a write that has begun ends."""
     before, now = -1, 0
     while before != now:
-        time.sleep(0.5)
+        time.sleep(2)  # longer than a batch is embedded
         before, now = now, client.get_collection("Pictures").object_count
     return now
 
