@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from pydantic import SecretStr
 from service.domain import ReturnFields, SearchSpec
 from service.process.ports import free_ports
 from service.settings import WeaviateSettings
+from service.store.embedded import server
 from service.store.embedded.binary import WeaviateBinaryMissing
 from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
@@ -236,6 +238,43 @@ async def test_a_child_that_dies_is_restarted_on_the_same_ports_and_the_store_re
             await _wait_until(lambda: store.available)
             assert weaviate.pid not in (pid, None)
             assert await store.count_objects("Pictures") == 1
+
+
+async def test_a_child_that_cannot_be_noted_is_ended_and_another_one_runs_once_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BACK_OFF_S", (0.1,))
+    others = psutil.Process().children(recursive=True)
+    with structlog.testing.capture_logs() as lines:
+        async with _running(_settings(tmp_path)) as weaviate:
+            note, first = tmp_path / "weaviate.pid", weaviate.pid
+            assert first is not None
+            note.unlink()
+            note.mkdir()  # as little can be written to it as to a file on a full disk
+            os.kill(first, signal.SIGKILL)
+            await _wait_until(lambda: [each["event"] for each in lines].count("embedded weaviate does not start") > 1)
+            note.rmdir()
+            await _wait_until(lambda: [each["event"] for each in lines].count("embedded weaviate started") > 1)
+            assert len(set(psutil.Process().children(recursive=True)) - set(others)) == 1
+    assert set(psutil.Process().children(recursive=True)) <= set(others)
+    (reason, *_) = (each["reason"] for each in lines if each["event"] == "embedded weaviate does not start")
+    assert str(tmp_path) in reason
+    assert "VECGATE_WEAVIATE__DATA_DIR" in reason
+
+
+async def test_a_full_disk_is_named_with_its_folder_and_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    weaviate = EmbeddedWeaviate(_settings(tmp_path))
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", write)
+        with pytest.raises(EmbeddedWeaviateFailed, match=f"{tmp_path} cannot be written: No space left.*make room"):
+            await weaviate.start()
+    await weaviate.start()
+    await weaviate.stop()
 
 
 async def test_stopping_leaves_no_process_and_may_be_done_twice(tmp_path: Path) -> None:

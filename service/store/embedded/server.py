@@ -21,6 +21,7 @@ from service.settings import WeaviateSettings, read_secret, variable
 from service.store.embedded.binary import find_binary
 
 HOST = "127.0.0.1"
+DATA_DIR = variable("weaviate", "data_dir")
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.1
@@ -155,16 +156,13 @@ class EmbeddedWeaviate:
     def _acquire_lock(self) -> None:
         if self._lock is not None:
             raise EmbeddedWeaviateFailed(f"Weaviate in {self.data_dir} was started already")
-        setting = variable("weaviate", "data_dir")
         path = self.data_dir / "vecgate.lock"
         try:
             self.data_dir.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
             self._keep_others_out()
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise EmbeddedWeaviateFailed(
-                f"the data folder {self.data_dir} cannot be written: {error.strerror}; set {setting} to another folder"
-            ) from error
+            raise self._unwritable(error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -172,11 +170,21 @@ class EmbeddedWeaviate:
             os.close(lock)
             raise EmbeddedWeaviateFailed(
                 f"the data folder {self.data_dir} is in use by another Vecgate (process {owner}); stop that one, "
-                f"or set {setting} to another folder"
+                f"or set {DATA_DIR} to another folder"
             ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(lock)
+            raise self._unwritable(error) from error
         self._lock = lock
+
+    def _unwritable(self, error: OSError) -> EmbeddedWeaviateFailed:
+        return EmbeddedWeaviateFailed(
+            f"the data folder {self.data_dir} cannot be written: {error.strerror}; make room, or set {DATA_DIR} to "
+            "another folder"
+        )
 
     def _keep_others_out(self) -> None:
         if not (mode := self.data_dir.stat().st_mode) & ~PRIVATE & 0o777:
@@ -271,7 +279,12 @@ class EmbeddedWeaviate:
         noted: dict[str, Any] = {"pid": child.pid, "command": command, "ports": [self._http_port, self._grpc_port]}
         with contextlib.suppress(psutil.NoSuchProcess):
             noted["create_time"] = psutil.Process(child.pid).create_time()
-        self._pid_file.write_text(json.dumps(noted), encoding="utf-8")
+        try:
+            self._pid_file.write_text(json.dumps(noted), encoding="utf-8")
+        except OSError as error:
+            # Nobody would know of it, and the next one would find its data taken.
+            await _end_child(child)
+            raise self._unwritable(error) from error
         return child
 
     def _make_environment(self) -> dict[str, str]:
