@@ -21,7 +21,7 @@ RETRY_S = 10.0
 """Between tries while the server makes another evaluation; it makes one at a time."""
 
 MAX_WAIT_S = 3600.0
-"""For the evaluation of another caller, before that of a collection counts as failed."""
+"""For the evaluation of another caller, before that of a named vector counts as failed."""
 
 NO_OBJECT = "objects.sample_size"
 """The field that the server names where no object has the vector."""
@@ -42,7 +42,7 @@ ReportsOption = Annotated[
         file_okay=False,
         writable=True,
         metavar="FOLDER",
-        help="Compare with the last evaluation of each collection in this folder, and leave today's there.",
+        help="Compare with the last evaluation of each named vector in this folder, and leave today's there.",
         show_default=False,
     ),
 ]
@@ -61,7 +61,7 @@ def check(
 
     Of several named vectors each is evaluated. Exit codes: 0 if all are sound, 4 if faults were found, 1 if none were
     and a collection could not be evaluated, 3 if no server answers. While the server makes another evaluation, this
-    waits, up to an hour for each collection.
+    waits, up to an hour for each named vector.
     """
     failed = faults = 0
     with connected(context, address, EVALUATION_TIMEOUT_S) as client:
@@ -97,61 +97,139 @@ def _check_vectors(
         VecgateError: the collection cannot be read.
     """
     names = [each.name for each in client.get_collection(request.collection, request.scope.tenant).vectors]
-    # A collection with only one is called by its own name.
-    vectors = names if len(names) > 1 else [""]
+    vectors = names or [""]
     faults = failed = empty = 0
     for vector in vectors:
-        shown = f"{name} ({vector})" if vector else name
-        file = None if reports is None else reports / f"{quote(shown, safe='')}.json"
+        # A collection with only one is called by its own name.
+        shown = f"{name} ({vector})" if len(vectors) > 1 else name
         asked = pb.EvaluateCollectionRequest()
         asked.CopyFrom(request)
         if vector:
             asked.systems.add(target_vector=vector)
         try:
-            faults += _check_one(client, shown, asked, file)
+            found = _check_one(client, shown, asked, None if reports is None else _Reports(reports, name, vector))
         except Unreachable:
             raise
         except VecgateError as error:
             note(f"{shown}: {describe_error(error, target=client.target)[0]}")
-            if [each.field for each in error.violations] == [NO_OBJECT]:
-                empty += 1
-            else:
-                failed += 1
+            failed += 1
         except OSError as error:
             note(f"{shown}: its report cannot be read or written: {error}")
             failed += 1
+        else:
+            faults += found or 0
+            empty += found is None
     # Of several named vectors, one may be there for objects to come.
     return faults, failed + (empty if empty == len(vectors) else 0)
 
 
-def _check_one(client: Client, name: str, request: pb.EvaluateCollectionRequest, file: Path | None) -> int:
-    """Say how a collection is, and return the number of its faults.
+class _Reports:
+    """The file with the last evaluation of a named vector.
+
+    Attributes:
+        read_from: where the report was, or should have been; None before it is read, and if there is none.
+    """
+
+    def __init__(self, folder: Path, name: str, vector: str) -> None:
+        shown = f"{name} ({vector})" if vector else name
+        self._file = folder / f"{quote(shown, safe='')}.json"
+        self._vector = vector
+        # Earlier versions wrote this one while the collection had no other named vector.
+        self._former = folder / f"{quote(name, safe='')}.json"
+        self.read_from: Path | None = None
+
+    def read(self) -> pb.EvaluationReport | None:
+        """Return the report; None if this named vector has no report.
+
+        Raises:
+            ValueError: the file has no report.
+            OSError: a file cannot be read.
+        """
+        for file in (self._file, self._former):
+            if not file.exists():
+                continue
+            try:
+                report = parse_report(file.read_bytes())
+            except ValueError:
+                self.read_from = file
+                raise
+            if file == self._file or self._vector in [each.name for each in report.vectors]:
+                self.read_from = file
+                return report
+        return None
+
+    def keep(self, found: pb.Evaluation) -> None:
+        """Write an evaluation as `vecgate evaluate --json` prints it, all of it or nothing.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        content = json_format.MessageToDict(found, preserving_proto_field_name=True)
+        written = self._file.with_name(f".{self._file.name}.new")
+        written.write_text(json.dumps(content), encoding="utf-8")
+        written.replace(self._file)
+        if self.read_from == self._former != self._file:
+            self._former.unlink()
+
+
+def _check_one(
+    client: Client, name: str, request: pb.EvaluateCollectionRequest, reports: _Reports | None
+) -> int | None:
+    """Say how a named vector is, and return the number of its faults; None if no object is known to have had it.
 
     Raises:
         VecgateError: it could not be evaluated.
         OSError: its file could not be read or written.
     """
     faults = []
-    if file is not None and file.exists():
+    earlier = None
+    if reports is not None:
         try:
-            request.earlier.CopyFrom(parse_report(file.read_bytes()))
+            earlier = reports.read()
         except ValueError:
-            faults.append(f"{file} has no report to compare with; today's takes its place")
+            faults.append(f"{reports.read_from} has no report to compare with; today's takes its place")
     try:
-        found = _evaluate(client, name, request)
+        found, refusal = _compare(client, name, request, earlier)
+    except VecgateError as error:
+        if [each.field for each in error.violations] != [NO_OBJECT]:
+            raise
+        found, refusal = None, ""
+        if reports is not None and earlier is not None:
+            fix = f"fill it by a backfill, or delete {reports.read_from} if they were to go"
+            refusal = f"no object has it any more, and {earlier.object_count} objects were there; {fix}"
+    faults += [refusal] if refusal else []
+    if found is None and not faults:
+        say(f"{name}: no object has this vector yet")
+        return None
+    faults += [] if found is None else [each.message for each in found.findings if each.fault]
+    counted = "" if found is None else f"{found.object_count} objects, "
+    say(f"{name}: {counted}{f'{len(faults)} faults' if faults else 'sound'}")
+    for each in faults:
+        say(f"  {each}", style="yellow")
+    if found is not None and reports is not None:
+        reports.keep(found)
+    return len(faults)
+
+
+def _compare(
+    client: Client, name: str, request: pb.EvaluateCollectionRequest, earlier: pb.EvaluationReport | None
+) -> tuple[pb.Evaluation, str]:
+    """Return an evaluation, and why it cannot be compared with an earlier one; empty where it can, or there is none.
+
+    Raises:
+        VecgateError: it could not be evaluated.
+    """
+    if earlier is None:
+        return _evaluate(client, name, request), ""
+    compared = pb.EvaluateCollectionRequest(earlier=earlier)
+    compared.MergeFrom(request)
+    try:
+        return _evaluate(client, name, compared), ""
     except VecgateError as error:
         if not error.violations or not all(each.field.startswith("earlier") for each in error.violations):
             raise
-        faults.append(f"cannot be compared with the last evaluation, and today's takes its place: {error.message}")
-        request.ClearField("earlier")
-        found = _evaluate(client, name, request)
-    faults += [each.message for each in found.findings if each.fault]
-    say(f"{name}: {found.object_count} objects, {f'{len(faults)} faults' if faults else 'sound'}")
-    for each in faults:
-        say(f"  {each}", style="yellow")
-    if file is not None:
-        _keep(found, file)
-    return len(faults)
+        refusal = f"cannot be compared with the last evaluation, and today's takes its place: {error.message}"
+    return _evaluate(client, name, request), refusal
 
 
 def _evaluate(client: Client, name: str, request: pb.EvaluateCollectionRequest) -> pb.Evaluation:
@@ -167,11 +245,3 @@ def _evaluate(client: Client, name: str, request: pb.EvaluateCollectionRequest) 
             pause_s = error.retry_after_s or RETRY_S
             sleep(pause_s)
             waited_s += pause_s
-
-
-def _keep(found: pb.Evaluation, file: Path) -> None:
-    """Write an evaluation as `vecgate evaluate --json` prints it, all of it or nothing."""
-    content = json_format.MessageToDict(found, preserving_proto_field_name=True)
-    written = file.with_name(f".{file.name}.new")
-    written.write_text(json.dumps(content), encoding="utf-8")
-    written.replace(file)

@@ -35,7 +35,7 @@ class Sending:
         self.tracer = self._provider.get_tracer("vecgate", version("vecgate"))
 
     def close(self) -> None:
-        """Send what is left, and say once if it does not arrive. Blocks for about CLOSE_S at most."""
+        """Send what is left, and say how many spans were lost since the start. Blocks for about CLOSE_S at most."""
         end = threading.Timer(CLOSE_S, self._exporter.shutdown)
         end.start()
         try:

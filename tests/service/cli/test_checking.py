@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from uuid import UUID
@@ -20,6 +21,8 @@ from vecgate.client import Client, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import evaluation_service_pb2 as pb
 
+OWN_REPORT = "Pictures%20%28default%29.json"
+"""What the last evaluation of the only vector of the collection is in."""
 IDS = [UUID(int=number + 1) for number in range(60)]
 
 
@@ -52,8 +55,8 @@ async def test_a_sound_collection_ends_with_0_and_leaves_its_evaluation_for_the_
 
     assert [first.exit_code, second.exit_code] == [0, 0], first.output + second.output
     assert "Pictures: 60 objects, sound" in first.output
-    assert files(tmp_path) == ["Pictures.json"]
-    kept = json.loads((tmp_path / "Pictures.json").read_text())
+    assert files(tmp_path) == [OWN_REPORT]
+    kept = json.loads((tmp_path / OWN_REPORT).read_text())
     assert kept["report"]["collection"] == "Pictures"
     assert len(kept["drift"]["changes"]) > 10
 
@@ -83,17 +86,19 @@ async def test_what_has_changed_since_the_last_time_is_a_fault_once(checked: Wir
     assert "of the same objects have another vector than before" in changed.output
 
 
-@pytest.mark.parametrize("content", ["", '{"report": {"format": 9}}'])
+@pytest.mark.parametrize("name", [OWN_REPORT, "Pictures.json"])
+@pytest.mark.parametrize("content", ["", '{"report": {"format": 9, "vectors": [{"name": "default"}]}}'])
 async def test_a_report_that_cannot_be_compared_is_named_once_and_replaced(
-    checked: Wire, tmp_path: Path, content: str
+    checked: Wire, tmp_path: Path, content: str, name: str
 ) -> None:
-    (tmp_path / "Pictures.json").write_text(content)
+    (tmp_path / name).write_text(content)
 
     replaced = await run(checked, "Pictures", "--reports", str(tmp_path))
     after = await run(checked, "Pictures", "--reports", str(tmp_path))
 
     assert [replaced.exit_code, after.exit_code] == [4, 0]
     assert "today's takes its place" in replaced.output
+    assert files(tmp_path) == [OWN_REPORT]
 
 
 async def test_a_collection_that_cannot_be_evaluated_ends_with_1_after_the_others(checked: Wire) -> None:
@@ -105,7 +110,9 @@ async def test_a_collection_that_cannot_be_evaluated_ends_with_1_after_the_other
     assert "Pictures/some: INVALID_INPUT: scope.tenant" in result.output
 
 
-async def test_of_several_named_vectors_each_is_checked_and_one_without_objects_is_no_fault(tmp_path: Path) -> None:
+@pytest.fixture
+async def several() -> AsyncIterator[Wire]:
+    """A collection with three named vectors: all objects have the first one, the last object the second one."""
     wire = await start_wire()
     named = [{"name": each, "text_fields": [{"name": "title"}]} for each in ("all", "rare", "later")]
     properties = [{"name": "title", "data_type": "DATA_TYPE_TEXT"}]
@@ -115,19 +122,76 @@ async def test_of_several_named_vectors_each_is_checked_and_one_without_objects_
     for id_ in IDS:
         vector = wire.embedder.vector(f"thing {id_}")
         within[id_] = StoredObject(id_, vectors={"all": vector} | ({"rare": vector} if id_ == IDS[-1] else {}))
-    wire.store.lost = {(IDS[-1], "rare")}
-
-    result = await run(wire, "Pictures", "--reports", str(tmp_path))
-    within.clear()
-    empty = await run(wire, "Pictures")
+    yield wire
     await stop_wire(wire)
+
+
+async def test_of_several_named_vectors_each_is_checked_and_one_without_objects_is_no_fault(
+    several: Wire, tmp_path: Path
+) -> None:
+    several.store.lost = {(IDS[-1], "rare")}
+
+    result = await run(several, "Pictures", "--reports", str(tmp_path))
+    several.store._objects["Pictures"].clear()
+    empty = await run(several, "Pictures")
 
     assert result.exit_code == 4, result.output
     assert "Pictures (all): 60 objects, sound" in result.output
     assert "1 of 1 objects are not found by their own vectors" in result.output
-    assert "Pictures (later): INVALID_INPUT: objects.sample_size: no object was found" in result.output
+    assert "Pictures (later): no object has this vector yet\n" in result.output
+    assert "INVALID_INPUT" not in result.output
     assert sorted(files(tmp_path)) == ["Pictures%20%28all%29.json", "Pictures%20%28rare%29.json"]
     assert empty.exit_code == 1
+
+
+async def test_a_named_vector_that_no_object_has_any_more_is_a_fault_until_one_has_it(
+    several: Wire, tmp_path: Path
+) -> None:
+    last = several.store._objects["Pictures"][IDS[-1]]
+    await run(several, "Pictures", "--reports", str(tmp_path))
+    both, last.vectors = last.vectors, {"all": last.vectors["all"]}
+
+    lost = [await run(several, "Pictures", "--reports", str(tmp_path)) for _ in range(2)]
+    last.vectors = both
+    back = await run(several, "Pictures", "--reports", str(tmp_path))
+
+    assert [each.exit_code for each in lost] == [4, 4]
+    assert "no object has it any more, and 60 objects were there" in lost[1].output
+    assert "any more" not in back.output
+    assert "Pictures%20%28rare%29.json if they were to go" in lost[1].output
+
+
+async def test_a_collection_that_has_lost_all_objects_since_the_last_time_is_a_fault(
+    checked: Wire, tmp_path: Path
+) -> None:
+    await run(checked, "Pictures", "--reports", str(tmp_path))
+    checked.store._objects["Pictures"].clear()
+
+    result = await run(checked, "Pictures", "--reports", str(tmp_path))
+
+    assert result.exit_code == 4
+    assert "no object has it any more" in result.output
+
+
+@pytest.mark.parametrize("name", [OWN_REPORT, "Pictures.json"])
+async def test_a_second_named_vector_leaves_the_first_one_its_last_evaluation(
+    checked: Wire, tmp_path: Path, name: str
+) -> None:
+    await run(checked, "Pictures", "--reports", str(tmp_path))
+    # Earlier versions named the file by the collection alone.
+    (tmp_path / OWN_REPORT).rename(tmp_path / name)
+    present = await checked.store.get_collection("Pictures")
+    second = replace(present.vectors[0], name="second")
+    await checked.store.update_collection(replace(present, vectors=(*present.vectors, second)))
+    for id_ in IDS[:30]:
+        del checked.store._objects["Pictures"][id_]
+
+    changed = await run(checked, "Pictures", "--reports", str(tmp_path))
+
+    assert changed.exit_code == 4, changed.output
+    assert "the collection has 30 objects, and had 60" in changed.output
+    assert "Pictures (second): no object has this vector yet" in changed.output
+    assert files(tmp_path) == [OWN_REPORT]
 
 
 async def test_faults_are_told_by_the_exit_code_also_where_another_collection_cannot_be_evaluated(
@@ -151,7 +215,7 @@ async def test_a_report_that_cannot_be_read_or_written_ends_with_1_after_the_oth
     )
     (tmp_path / "Other.json").mkdir()
     unread = await run(checked, "Other", "Pictures", "--reports", str(tmp_path))
-    (tmp_path / ".Pictures.json.new").mkdir()
+    (tmp_path / f".{OWN_REPORT}.new").mkdir()
     unwritten = await run(checked, "Pictures", "Elsewhere", "--reports", str(tmp_path))
 
     assert [unread.exit_code, unwritten.exit_code] == [1, 1]
