@@ -93,6 +93,10 @@ class Searcher:
         self._reranker = HitReranker(store, rerankers or RerankerPool())
         self._unseen = UnseenObjects(store)
 
+    async def close(self) -> None:
+        """Stop what is done in the background. May be called twice."""
+        await self._unseen.close()
+
     async def search(self, search: Search, api_key: str | None = None) -> SearchResult:
         """Return the objects that fit a query best.
 
@@ -143,7 +147,7 @@ class Searcher:
         else:
             hits, report = await self._reranker.search(name, spec, search.reranking, api_key)
         if not hits:
-            await self._unseen.look(name, spec)
+            self._unseen.look(name, spec)
         return SearchResult(hits, embedders, report)
 
     def _asked(self, collection: Collection, search: Search, checked: _Checked, api_key: str | None) -> Asked:

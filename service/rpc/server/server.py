@@ -127,7 +127,7 @@ class GrpcServer:
         self._credentials = None if certificates is None else _credentials(certificates)
         self.port: int = settings.port
         rerankers = rerankers or RerankerPool()
-        searcher = Searcher(store, embedders, rerankers)
+        self._searcher = Searcher(store, embedders, rerankers)
         self._writes = Writes()
         self._settler = Settler(store, self._writes)
         self._projector = Projector(store, embedders, self._writes)
@@ -146,7 +146,7 @@ class GrpcServer:
             ObjectServicer(*workers, limits=limits, keys=keys, max_response_bytes=MAX_RESPONSE_BYTES), services
         )
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
-            SearchServicer(searcher, self._projector, limits, keys, pictures=pictures), services
+            SearchServicer(self._searcher, self._projector, limits, keys, pictures=pictures), services
         )
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(
             EvaluationServicer(self._evaluator, keys, pictures=pictures), services
@@ -194,6 +194,7 @@ class GrpcServer:
         # Calls over HTTP end with their own server, which stops at the same time.
         await self.methods.idle.wait()
         await self._settler.close()
+        await self._searcher.close()
         self._calls.close()
         self._projector.close()
         # Writes and changes of indexes that were begun for callers that have left.

@@ -1,3 +1,4 @@
+import asyncio
 from datetime import UTC
 from typing import Any
 from uuid import UUID
@@ -10,11 +11,13 @@ from structlog.testing import capture_logs
 
 from embedders.contract import QUERY, TextInput
 from embedders.errors import EmbedderUnavailable
-from service.domain import Collection, NamedVector, Space, StoredObject
+from service.core.searching import unseen
+from service.domain import Collection, Hit, NamedVector, SearchSpec, Space, StoredObject
 from tests.conftest import assert_close
 from tests.fakes.embedder import picture
 from tests.fakes.shaping import SOME_TIME
-from tests.service.conftest import Wire, failure_of
+from tests.fakes.store import FakeStore
+from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.input_pb2 import Image
@@ -322,14 +325,54 @@ async def test_hits_say_when_they_came_and_how_they_were_scored(wire: Wire) -> N
     assert not any(hit.HasField("creation_time") or hit.explain_score for hit in plain.hits)
 
 
-async def test_the_log_says_that_an_index_has_lost_what_a_search_should_find(wire: Wire) -> None:
+async def test_the_log_says_that_an_index_has_lost_what_a_search_should_find(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unseen, "PAUSE_S", 0)
     await fill(wire, "a cat", "a dog")
     wire.store.lost = {(id_, "default") for id_ in wire.store._objects["Pictures"]}
 
     with capture_logs() as lines:
         response = await wire.search.SearchObjects(search(**CATS))
+        await asyncio.gather(*looks())
 
     assert list(response.hits) == []
     (line,) = (each for each in lines if each["event"] == "search_finds_no_object")
     assert (line["collection"], line["vector"]) == ("Pictures", "default")
     assert "backfill COLLECTION --verify" in line["reason"]
+
+
+def looks() -> list[asyncio.Task[Any]]:
+    return [each for each in asyncio.all_tasks() if each.get_name() == "look-for-unseen"]
+
+
+async def test_no_search_waits_for_a_store_that_hangs_while_it_is_looked_into_and_a_stop_ends_that() -> None:
+    store = HangingStore()
+    wire = await start_wire(store=store)
+    await wire.create_pictures()
+
+    response = await wire.search.SearchObjects(search(**CATS))
+    await store.hanging.wait()
+    under_way = looks()
+    await stop_wire(wire)
+
+    assert list(response.hits) == []
+    assert [each.cancelled() for each in under_way] == [True]
+
+
+class HangingStore(FakeStore):
+    """Answers searches by vector, and no listing.
+
+    Attributes:
+        hanging: set once it is asked for one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hanging = asyncio.Event()
+
+    async def search(self, collection: str, spec: SearchSpec) -> list[Hit]:
+        if spec.query is None:
+            self.hanging.set()
+            await asyncio.Event().wait()
+        return await super().search(collection, spec)
