@@ -145,7 +145,8 @@ class WeaviateStore(WeaviateCollections):
                 refusal = None
             except (StoreRejected, StoreUnavailable) as error:
                 # It may be stored all the same: Weaviate writes an object first and its index entries afterwards. So
-                # the object is looked at again, and never left with the other vector.
+                # the object is looked at again. It keeps the other vector, a smallest step away, only where the
+                # second write stores nothing, or Weaviate goes away between the two.
                 refusal = error
         if refusal is not None:
             raise refusal

@@ -11,6 +11,8 @@ from service.errors import ServiceError, StoreRejected, StoreUnavailable
 from service.settings import WeaviateSettings
 from service.store.base import NO_TENANT
 from service.store.weaviate import WeaviateStore
+from service.store.weaviate.objects import nudge
+from tests.conftest import assert_close
 from tests.service.store.store_suite import make_vector
 
 ONE = UUID(int=1)
@@ -78,6 +80,17 @@ async def test_a_refusal_that_stores_nothing_is_said_and_nothing_more_is_written
 
     assert same_bits(store.stored, OWN)
     assert store.written == 1
+
+
+async def test_a_last_write_that_stores_nothing_is_said_and_leaves_a_vector_a_smallest_step_away() -> None:
+    store = Failing(None, NO_ENTRYPOINT, stores=False)
+
+    with pytest.raises(StoreRejected, match="no valid entrypoint"):
+        await store.reindex_vector("Pictures", ONE, "main", OWN)
+
+    assert same_bits(store.stored, nudge(OWN))
+    assert not same_bits(store.stored, OWN)
+    assert_close(store.stored, OWN)
 
 
 async def test_a_last_write_that_fails_is_said() -> None:
