@@ -195,8 +195,8 @@ def _check_one(
             raise
         found, refusal = None, ""
         if reports is not None and earlier is not None:
-            fix = f"fill it by a backfill, or delete {reports.read_from} if they were to go"
-            refusal = f"no object has it any more, and {earlier.object_count} objects were there; {fix}"
+            fix = f"fill it by a backfill, or delete {reports.read_from} if this was meant"
+            refusal = f"no object has it any more, and the collection had {earlier.object_count} objects; {fix}"
     faults += [refusal] if refusal else []
     if found is None and not faults:
         say(f"{name}: no object has this vector yet")

@@ -156,9 +156,9 @@ async def test_a_named_vector_that_no_object_has_any_more_is_a_fault_until_one_h
     back = await run(several, "Pictures", "--reports", str(tmp_path))
 
     assert [each.exit_code for each in lost] == [4, 4]
-    assert "no object has it any more, and 60 objects were there" in lost[1].output
+    assert "no object has it any more, and the collection had 60 objects" in lost[1].output
     assert "any more" not in back.output
-    assert "Pictures%20%28rare%29.json if they were to go" in lost[1].output
+    assert "Pictures%20%28rare%29.json if this was meant" in lost[1].output
 
 
 async def test_a_collection_that_has_lost_all_objects_since_the_last_time_is_a_fault(
