@@ -546,6 +546,9 @@ TESTS = {
             "service.core.objects.objects.MAX_NAMED"
         ],
     },
+    "service.core.test_unseen": {
+        "test_only_so_many_looks_are_remembered": ["service.core.searching.unseen.MAX_REMEMBERED"],
+    },
     "service.core.test_writing": {
         "test_no_more_writes_run_than_there_is_room_for": ["service.core.objects.writing.MAX_WRITES"],
         "test_the_oldest_writes_are_forgotten_first": ["service.core.objects.writing.MAX_REMEMBERED"],
