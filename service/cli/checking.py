@@ -1,6 +1,7 @@
 """`vecgate check`: whether the vectors of collections are sound, for a job that runs now and then."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from time import sleep
 from typing import Annotated
@@ -127,7 +128,7 @@ class _Reports:
     """The file with the last evaluation of a named vector.
 
     Attributes:
-        read_from: where the report was, or should have been; None before it is read, and if there is none.
+        read_from: the file that read found, whether or not it holds a report; None if it found no file.
     """
 
     def __init__(self, folder: Path, name: str, vector: str) -> None:
@@ -193,28 +194,32 @@ def _check_one(
     except VecgateError as error:
         if [each.field for each in error.violations] != [NO_OBJECT]:
             raise
-        found, refusal = None, ""
         if reports is not None and earlier is not None:
             fix = f"fill it by a backfill, or delete {reports.read_from} if this was meant"
-            refusal = f"no object has it any more, and the collection had {earlier.object_count} objects; {fix}"
+            faults.append(f"no object has it any more, and the collection had {earlier.object_count} objects; {fix}")
+        if not faults:
+            say(f"{name}: no object has this vector yet")
+            return None
+        _tell(f"{name}: ", faults)
+        return len(faults)
     faults += [refusal] if refusal else []
-    if found is None and not faults:
-        say(f"{name}: no object has this vector yet")
-        return None
-    faults += [] if found is None else [each.message for each in found.findings if each.fault]
-    counted = "" if found is None else f"{found.object_count} objects, "
-    say(f"{name}: {counted}{f'{len(faults)} faults' if faults else 'sound'}")
-    for each in faults:
-        say(f"  {each}", style="yellow")
-    if found is not None and reports is not None:
+    faults += [each.message for each in found.findings if each.fault]
+    _tell(f"{name}: {found.object_count} objects, ", faults)
+    if reports is not None:
         reports.keep(found)
     return len(faults)
+
+
+def _tell(subject: str, faults: Sequence[str]) -> None:
+    say(f"{subject}{f'{len(faults)} faults' if faults else 'sound'}")
+    for each in faults:
+        say(f"  {each}", style="yellow")
 
 
 def _compare(
     client: Client, name: str, request: pb.EvaluateCollectionRequest, earlier: pb.EvaluationReport | None
 ) -> tuple[pb.Evaluation, str]:
-    """Return an evaluation, and why it cannot be compared with an earlier one; empty where it can, or there is none.
+    """Return an evaluation, and the reason if it cannot be compared with the earlier one; else an empty text.
 
     Raises:
         VecgateError: it could not be evaluated.

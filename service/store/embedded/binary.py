@@ -24,7 +24,7 @@ MERGER = Path("adapters", "repos", "db", "vector", "hnsw", "compact", "nway_merg
 SKIPS_NODES_WITHOUT_LINKS = "\t\tif len(links) == 0 {\n\t\t\tcontinue\n\t\t}\n"
 """Lines of 1.39.0 to 1.39.3 that lose vectors: a node without links vanishes when Weaviate compacts an index's log.
 
-So an index that holds one vector is empty after two restarts. 1.39.4 has these lines no more, see
+So an index that holds one vector is empty after two restarts. 1.39.4 no longer has these lines, see
 https://github.com/weaviate/weaviate/pull/13033.
 """
 SETTING = variable("weaviate", "binary")
