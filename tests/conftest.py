@@ -9,10 +9,13 @@ from contextlib import suppress
 import numpy as np
 import psutil
 import pytest
+import structlog
 import uvloop
 from hypothesis import HealthCheck, settings
 from numpy.typing import ArrayLike
 
+from embedders.front.queueing import calling_client
+from service.access import NOBODY, calling_account
 from service.store.embedded.binary import WeaviateBinaryMissing, find_binary, install_binary
 
 # Before anything imports torch: threads that spin while they wait for others are many times as slow beside a browser.
@@ -47,6 +50,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith(("VECGATE_", "OTEL_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _clean_context() -> None:
+    """Let no name of a client or a call of one test into the log lines of the next."""
+    structlog.contextvars.clear_contextvars()
+    calling_account.set(NOBODY)
+    calling_client.set("")
 
 
 def running_below(words: str) -> set[psutil.Process]:

@@ -1,5 +1,6 @@
 """Collections that Weaviate's own client makes, with all it offers, beside Vecgate."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -60,6 +61,16 @@ class Beside:
         """The collection in the hands of Weaviate's own client."""
         made = self.direct.collections.use(self.name)
         return made.with_tenant(self.scope["tenant"]) if self.scope else made
+
+    async def add_vectors(self, *vectors: Any) -> None:
+        """Add named vectors with Weaviate's own client, and wait until the collection takes writes again."""
+        await self.theirs.config.add_vector(vector_config=list(vectors))
+        async with asyncio.timeout(30):
+            while any(each["status"] != "READY" for each in await self._shards()):
+                await asyncio.sleep(0.05)
+
+    async def _shards(self) -> Any:
+        return (await self.rest.get(f"/v1/schema/{self.name}/shards", params=self.scope)).json()
 
     async def stored(self, number: int) -> Any:
         """Return an object as Weaviate has it."""

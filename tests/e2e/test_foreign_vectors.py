@@ -87,7 +87,7 @@ async def test_a_vector_that_goes_leaves_the_others(make: Make) -> None:
         ],
     )
     await made.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=wanted))
-    await made.theirs.config.add_vector(vector_config=[OWN, SEVERAL])
+    await made.add_vectors(OWN, SEVERAL)
     await made.write(Object({"title": "a cat", "note": "grey"}, id=id_of(1)))
     await made.theirs.data.update(UUID(int=1), vector=FOREIGN)
 

@@ -12,7 +12,7 @@ from weaviate.classes.query import MetadataQuery
 
 from service.settings import WeaviateSettings
 from tests.conftest import assert_close
-from tests.e2e.adopting import NONE, Beside, Make, adopting, id_of, vector_of
+from tests.e2e.adopting import NONE, OWN, Beside, Make, adopting, id_of, vector_of
 from tests.fakes.embedder import picture
 from tests.service.conftest import failure_of
 from vecgate.client.values import Object, decode_vector
@@ -124,7 +124,7 @@ async def test_a_vector_without_a_name_and_named_ones_beside_it_are_told_apart(
     make: Make,
 ) -> None:
     made = await make(vectorizer_config=NONE)
-    await made.theirs.config.add_vector(vector_config=Configure.Vectors.self_provided(name="v"))
+    await made.add_vectors(OWN)
     vectors = {"default": [1.0, 0, 0], "v": [0.0, 1]}
     await made.theirs.data.insert({"title": "a cat"}, uuid=UUID(int=1), vector=vectors)
     await made.theirs.data.insert({"title": "a dog"}, uuid=UUID(int=2), vector={"default": [0.0, 1, 0]})
