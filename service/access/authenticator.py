@@ -1,7 +1,6 @@
 """Identifies callers by files of clients and of an issuer's keys, which are reloaded when they change."""
 
 import asyncio
-import contextlib
 import hmac
 from pathlib import Path
 
@@ -120,11 +119,9 @@ class Authenticator:
 
     async def close(self) -> None:
         """Stop watching. May be called twice."""
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watcher
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
 
     def _of_subject(self, subject: str) -> Client:
         for client in self._clients:

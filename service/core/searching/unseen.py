@@ -1,7 +1,6 @@
 """Searches by vector that find nothing although objects have such vectors: the log says so, with what mends it."""
 
 import asyncio
-import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -61,11 +60,9 @@ class UnseenObjects:
 
     async def close(self) -> None:
         """Stop looking. May be called twice."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     def look(self, name: str, spec: SearchSpec) -> None:
         """Warn in the log, some time later, if a search that found nothing should have found something.

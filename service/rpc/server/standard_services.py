@@ -1,7 +1,6 @@
 """Health and reflection, which gRPC defines: what they answer, and who may call them."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 
@@ -110,18 +109,12 @@ class HealthReporter:
 
     async def drain(self) -> None:
         """Report NOT_SERVING for everything but the process itself from now on."""
-        await self.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
         # The servicer's own graceful shutdown would report the process as dead while it finishes its calls.
         for name in (*SERVICES, "", *self._embedder_names()):
             await self.servicer.set(name, NOT_SERVING)
-
-    async def close(self) -> None:
-        """Stop publishing."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
 
     async def _publish_forever(self) -> None:
         while True:

@@ -131,11 +131,9 @@ class EmbeddedWeaviate:
 
     async def stop(self) -> None:
         """End the server cleanly, by force after 20 s, and let go of the folder. May be called twice."""
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await supervisor
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
         child, self._child = self._child, None
         if child is not None:
             await _end_child(child)

@@ -81,8 +81,7 @@ class Connection:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watcher
+            await asyncio.wait([watcher])
         self._disconnect("the server is stopping")
         await asyncio.gather(*self._disposals)
 
