@@ -108,7 +108,7 @@ def _check_vectors(
         if vector:
             asked.systems.add(target_vector=vector)
         try:
-            found = _check_one(client, shown, asked, None if reports is None else _Reports(reports, name, vector))
+            found = _check_one(client, shown, asked, reports and _report_file(reports, name, vector))
         except Unreachable:
             raise
         except VecgateError as error:
@@ -124,58 +124,24 @@ def _check_vectors(
     return faults, failed + (empty if empty == len(vectors) else 0)
 
 
-class _Reports:
-    """The file with the last evaluation of a named vector.
+def _report_file(folder: Path, name: str, vector: str) -> Path:
+    shown = f"{name} ({vector})" if vector else name
+    return folder / f"{quote(shown, safe='')}.json"
 
-    Attributes:
-        read_from: the file that read found, whether or not it holds a report; None if it found no file.
+
+def _keep(file: Path, found: pb.Evaluation) -> None:
+    """Write an evaluation as `vecgate evaluate --json` prints it, all of it or nothing.
+
+    Raises:
+        OSError: it cannot be written.
     """
-
-    def __init__(self, folder: Path, name: str, vector: str) -> None:
-        shown = f"{name} ({vector})" if vector else name
-        self._file = folder / f"{quote(shown, safe='')}.json"
-        self._vector = vector
-        # Earlier versions wrote this one while the collection had no other named vector.
-        self._former = folder / f"{quote(name, safe='')}.json"
-        self.read_from: Path | None = None
-
-    def read(self) -> pb.EvaluationReport | None:
-        """Return the report; None if this named vector has no report.
-
-        Raises:
-            ValueError: the file has no report.
-            OSError: a file cannot be read.
-        """
-        for file in (self._file, self._former):
-            if not file.exists():
-                continue
-            try:
-                report = parse_report(file.read_bytes())
-            except ValueError:
-                self.read_from = file
-                raise
-            if file == self._file or self._vector in [each.name for each in report.vectors]:
-                self.read_from = file
-                return report
-        return None
-
-    def keep(self, found: pb.Evaluation) -> None:
-        """Write an evaluation as `vecgate evaluate --json` prints it, all of it or nothing.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        content = json_format.MessageToDict(found, preserving_proto_field_name=True)
-        written = self._file.with_name(f".{self._file.name}.new")
-        written.write_text(json.dumps(content), encoding="utf-8")
-        written.replace(self._file)
-        if self.read_from == self._former != self._file:
-            self._former.unlink()
+    content = json_format.MessageToDict(found, preserving_proto_field_name=True)
+    written = file.with_name(f".{file.name}.new")
+    written.write_text(json.dumps(content), encoding="utf-8")
+    written.replace(file)
 
 
-def _check_one(
-    client: Client, name: str, request: pb.EvaluateCollectionRequest, reports: _Reports | None
-) -> int | None:
+def _check_one(client: Client, name: str, request: pb.EvaluateCollectionRequest, report: Path | None) -> int | None:
     """Say how a named vector is, and return the number of its faults; None if no object is known to have had it.
 
     Raises:
@@ -184,18 +150,18 @@ def _check_one(
     """
     faults = []
     earlier = None
-    if reports is not None:
+    if report is not None and report.exists():
         try:
-            earlier = reports.read()
+            earlier = parse_report(report.read_bytes())
         except ValueError:
-            faults.append(f"{reports.read_from} has no report to compare with; today's takes its place")
+            faults.append(f"{report} has no report to compare with; today's takes its place")
     try:
         found, refusal = _compare(client, name, request, earlier)
     except VecgateError as error:
         if [each.field for each in error.violations] != [NO_OBJECT]:
             raise
-        if reports is not None and earlier is not None:
-            fix = f"fill it by a backfill, or delete {reports.read_from} if this was meant"
+        if earlier is not None:
+            fix = f"fill it by a backfill, or delete {report} if this was meant"
             faults.append(f"no object has it any more, and the collection had {earlier.object_count} objects; {fix}")
         if not faults:
             say(f"{name}: no object has this vector yet")
@@ -205,8 +171,8 @@ def _check_one(
     faults += [refusal] if refusal else []
     faults += [each.message for each in found.findings if each.fault]
     _tell(f"{name}: {found.object_count} objects, ", faults)
-    if reports is not None:
-        reports.keep(found)
+    if report is not None:
+        _keep(report, found)
     return len(faults)
 
 
