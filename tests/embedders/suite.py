@@ -298,6 +298,6 @@ class EmbedderSuite:
         await embedder.close()
         for call in calls:
             with contextlib.suppress(EmbedderUnavailable):
-                assert len(await asyncio.wait_for(call, 10)) == len(inputs)
+                assert len(await asyncio.wait_for(call, 60)) == len(inputs)
         backends = {task for task in asyncio.all_tasks() if "_serve" in repr(task.get_coro())}
         assert asyncio.all_tasks() - backends == {asyncio.current_task()}

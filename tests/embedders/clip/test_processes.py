@@ -62,6 +62,13 @@ class Served:
         assert isinstance(model, running.ServedModel)
         return sum(len(each.running) for each in model._processes)
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a process."""
+        model = self.embedder._model
+        assert isinstance(model, running.ServedModel)
+        return len(model._queue)
+
     async def hold(self) -> list[psutil.Process]:
         """Let jobs begin and not end: as soon as there are two processes, stop them."""
         await until(lambda: len(self.serving) == 2)
@@ -135,7 +142,7 @@ async def test_a_process_that_is_killed_fails_its_batch_with_the_signal_and_what
     begun = [asyncio.create_task(two.embedder.embed([CAT], QUERY)) for _ in range(2)]
     await until(lambda: two.given == 2)
     waiting = [asyncio.create_task(two.embedder.embed([DOG], QUERY)) for _ in range(4)]
-    await asyncio.sleep(0)
+    await until(lambda: two.waiting == 4)
 
     stopped[0].kill()
     done, _ = await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED, timeout=60)
@@ -200,7 +207,7 @@ async def test_urgent_work_overtakes_bulk_work_that_waits_and_cancelled_work_is_
     cancelled = asyncio.create_task(embed("cancelled", BULK))
     bulk = [asyncio.create_task(embed("bulk", BULK)) for _ in range(2)]
     urgent = [asyncio.create_task(embed("urgent", QUERY)) for _ in range(2)]
-    await asyncio.sleep(0.05)
+    await until(lambda: two.waiting == 5)
     cancelled.cancel()
     stopped[0].resume()  # one by one
     await asyncio.gather(begun[0], *bulk, *urgent)
@@ -423,7 +430,7 @@ async def test_models_load_one_after_the_other() -> None:
 
     with turn_to_load():
         waiting = asyncio.create_task(asyncio.to_thread(second))
-        await asyncio.to_thread(second_waits.wait, 10)
+        await asyncio.to_thread(second_waits.wait)
         await asyncio.sleep(0.05)
         turns.append("first")
     await waiting

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
@@ -204,7 +205,7 @@ async def test_a_call_that_would_have_its_turn_after_its_deadline_is_refused_at_
     if refused:
         assert isinstance(outcomes, EmbedderOverloaded)
         assert "8 inputs wait already" in str(outcomes)
-        assert "its deadline is in 0.5 s" in str(outcomes)
+        assert re.search(r"its deadline is in 0\.\d s", str(outcomes))
         assert 0.05 <= outcomes.retry_after_s <= 30
     else:
         assert isinstance(outcomes, list)
@@ -306,7 +307,7 @@ async def test_a_caller_alone_is_never_made_to_wait_for_others(monkeypatch: pyte
     monkeypatch.setattr("embedders.front.batching.time", inner)
     embedder = BatchingEmbedder(inner, bounds=bounds(100), max_gather_s=60.0)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for count in (4, 2, 1, 6, 1):
             await embedder.embed(texts(str(count), count), QUERY)
     await embedder.close()

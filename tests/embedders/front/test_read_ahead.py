@@ -23,7 +23,7 @@ from embedders.contract import (
     TextInput,
 )
 from embedders.errors import EmbedderOverloaded, EmbedderUnavailable, ImageUndecodable, InputRejected
-from embedders.front import batching, read_ahead
+from embedders.front import batching, queueing, read_ahead
 from embedders.front.batching import BatchingEmbedder
 from embedders.telemetry.timing import begin_times
 from tests.embedders.front.waiting import bounds, call
@@ -316,7 +316,21 @@ async def test_closing_fails_calls_whose_pictures_are_being_read_or_ready(
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_call_s_times_tell_reading_from_waiting(embedder: BatchingEmbedder, model: FakeModel) -> None:
+class Clock:
+    """Monotonic seconds that only the test moves."""
+
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+async def test_a_call_s_times_tell_reading_from_waiting(
+    embedder: BatchingEmbedder, model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    for module in (batching, queueing, read_ahead):
+        monkeypatch.setattr(module, "time", clock)
     image = pictures(1, 1)[0]
     go = slow(model, image)
 
@@ -325,13 +339,18 @@ async def test_a_call_s_times_tell_reading_from_waiting(embedder: BatchingEmbedd
         await embedder.embed([image], QUERY)
         return times.preprocess_s, times.queue_s
 
+    first = await busy(embedder, model)
     task = asyncio.create_task(timed())
-    await asyncio.sleep(0.1)
+    await settle()
+    clock.now_s += 5
     go.set()
-    preprocess_s, queue_s = await task
+    await settle()
+    clock.now_s += 2
+    assert model.gate is not None
+    model.gate.set()
+    await first
 
-    assert preprocess_s > 0.05
-    assert queue_s < preprocess_s
+    assert await task == (5, 2)
 
 
 async def test_hundreds_of_random_calls_leave_nothing_behind() -> None:

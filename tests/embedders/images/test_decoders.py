@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,12 @@ def misbehave(content: bytes, *_: Any) -> Result:
 
 def poison() -> Job:
     return Job(misbehave, (), 0.2, 500 * MIB)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0)
 
 
 async def run(decoders: Decoders, content: bytes, *, large: bool = False, keep: object = None) -> Any:
@@ -179,7 +185,7 @@ async def test_a_decoder_that_is_killed_at_work_costs_its_picture_alone(decoders
     await asyncio.gather(*(run(decoders, b"") for _ in range(2)))
     pids = {await run(decoders, b"")}
     hanging = asyncio.create_task(run(decoders, b"hang"))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(decoders._busy) == 1)
     other = await run(decoders, b"")
 
     for pid in pids - {other}:
@@ -270,7 +276,7 @@ async def test_closing_ends_what_is_at_work_and_what_waits(memory: PixelMemory, 
     decoders = Decoders(2)
     await asyncio.gather(*(run(decoders, b"") for _ in range(2)))
     calls = [asyncio.create_task(run(decoders, b"hang")) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await until(lambda: len(decoders._busy) == 2)
 
     await decoders.close()
     await decoders.close()
@@ -295,8 +301,9 @@ class Kept:
 
 async def test_what_a_decoder_writes_into_is_kept_until_it_is_done_though_the_caller_left(decoders: Decoders) -> None:
     gone: list[str] = []
-    call = asyncio.create_task(run(decoders, b"spin", keep=Kept(gone)))
-    await asyncio.sleep(0.05)
+    pid = await run(decoders, b"")
+    call = asyncio.create_task(run(decoders, b"hang", keep=Kept(gone)))
+    await until(lambda: len(decoders._busy) == 1)
 
     call.cancel()
     await asyncio.wait([call])
@@ -304,7 +311,8 @@ async def test_what_a_decoder_writes_into_is_kept_until_it_is_done_though_the_ca
     gc.collect()
     assert not gone
 
-    async with asyncio.timeout(30):
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(60):
         while not gone:
             await asyncio.sleep(0.05)
             gc.collect()
@@ -312,10 +320,10 @@ async def test_what_a_decoder_writes_into_is_kept_until_it_is_done_though_the_ca
 
 
 async def test_nothing_is_begun_for_callers_that_left(decoders: Decoders) -> None:
-    working = [asyncio.create_task(run(decoders, b"spin")) for _ in range(2)]
+    working = [asyncio.create_task(run(decoders, b"hang")) for _ in range(2)]
     gone: list[str] = []
     waiting = asyncio.create_task(run(decoders, b"hang", keep=Kept(gone)))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(decoders._busy) == 2)
 
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -330,7 +338,7 @@ async def test_nothing_is_begun_for_callers_that_left(decoders: Decoders) -> Non
 
 async def test_large_pictures_leave_a_process_for_small_ones(decoders: Decoders, memory: PixelMemory) -> None:
     large = [asyncio.create_task(run(decoders, b"hang", large=True)) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await until(lambda: len(decoders._busy) == 1)
 
     for _ in range(3):
         await scale(decoders, memory, picture())
@@ -359,7 +367,7 @@ async def test_the_slot_of_a_picture_that_nobody_can_read_is_free_without_a_coll
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     gc.disable()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for _ in range(5):
                 with pytest.raises(EmbedderUnavailable):
                     await scale(decoders, memory, picture())
@@ -393,31 +401,31 @@ async def test_the_processes_know_nothing_of_the_server(
 
 SERVER = """
 import asyncio
-from tests.embedders.images.test_decoders import run
-from embedders.images.decoders import Decoders, _Decoder
+from embedders.images.decoder_process import MIB, Job
+from embedders.images.decoders import Decoders, _picture_ended
+from tests.embedders.images.test_decoders import misbehave
 
 async def main():
-    decoders = Decoders(3)
-    print(*{await each for each in [run(decoders, b"") for _ in range(3)]}, flush=True)
-    await asyncio.gather(*(run(decoders, each) for each in (b"hang", b"spin", b"hang")))
+    decoders, long = Decoders(3), Job(misbehave, (), 600, 500 * MIB)
+    contents = (b"hang", b"spin", b"hang")
+    await asyncio.gather(*(decoders.run(long, each, large=False, ended=_picture_ended) for each in contents))
 
 asyncio.run(main())
 """
 
 
 def test_a_server_that_is_killed_leaves_no_process_behind() -> None:
-    server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
-    assert server.stdout
-    server.stdout.readline()
-    left = psutil.Process(server.pid).children(recursive=True)
-    while len(left) < 4:
+    server = subprocess.Popen([sys.executable, "-c", SERVER])
+    left: list[psutil.Process] = []
+    # The template and three decoders, of which one spins.
+    while len(left) < 4 or not any(each.ppid() != server.pid and each.cpu_times().user > 0.1 for each in left):
+        time.sleep(0.01)
         left = psutil.Process(server.pid).children(recursive=True)
 
     server.kill()
     server.wait()
-    server.stdout.close()
 
-    _, alive = psutil.wait_procs(left, timeout=20)
+    _, alive = psutil.wait_procs(left, timeout=60)
     assert not alive
 
 
@@ -433,7 +441,7 @@ async def test_closing_while_the_template_tells_how_a_decoder_ended_waits_for_no
     await asyncio.sleep(0.05)
     template.resume()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await closing
         with pytest.raises(EmbedderUnavailable, match="closed"):
             await crashed

@@ -29,7 +29,7 @@ from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import CAT, DOG, LIMITS, vectors
 from tests.fakes.nim import FakeNim, Fault
 
-IN_TIME_S = 5.0
+IN_TIME_S = 60.0
 """Far above what any of these needs, and far below the time-out of a request."""
 
 
@@ -235,10 +235,10 @@ async def test_an_outage_does_not_multiply_the_load(nim: FakeNim) -> None:
 
 
 async def test_a_slow_answer_ends_with_the_time_out_and_is_not_asked_for_again(nim: FakeNim) -> None:
-    async with running(config_of(nim, timeout_s=0.2, retry_max_s=0.2), nim) as embedder:
+    async with running(config_of(nim, timeout_s=1, retry_max_s=1), nim) as embedder:
         nim.fault = Fault(gate=asyncio.Event())
 
-        await expect(embedder, EmbedderUnavailable, r"did not answer within 0\.2 s")
+        await expect(embedder, EmbedderUnavailable, "did not answer within 1 s")
 
         assert len(nim.requests) == 1
         nim.fault = None
@@ -246,16 +246,24 @@ async def test_a_slow_answer_ends_with_the_time_out_and_is_not_asked_for_again(n
 
 
 async def test_a_caller_that_goes_ends_the_wait_before_a_retry(nim: FakeNim) -> None:
-    embedder = NimEmbedder(config_of(nim, max_connections=1))
+    waits = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    embedder = NimEmbedder(config_of(nim, max_connections=1), retries=Retries(sleep=sleep))
     await start_learnt(embedder, nim)
     try:
         nim.faults.append(Fault(status=503, headers={"Retry-After": "10"}))
-        started = time.monotonic()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await embedder.embed([CAT], QUERY)
+        call = asyncio.create_task(embedder.embed([CAT], QUERY))
+        await waits.wait()
 
-        assert time.monotonic() - started < IN_TIME_S
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+        assert len(nim.requests) == 1
         await expect_fine(embedder, nim)
     finally:
         await embedder.close()

@@ -120,7 +120,7 @@ async def test_a_text_never_waits_for_the_pictures_of_others_to_be_read(
     monkeypatch.setattr(NimEmbedder, "_embed_batch", read)
     embedder = build_embedder(config, bounds=QueueBounds(max_inputs=100, max_bytes=2**20))
     await start_learnt(embedder, nim)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         slow = asyncio.create_task(embedder.embed([RED, BLUE], QUERY))
 
         outcomes = await embedder.embed([CAT], QUERY)

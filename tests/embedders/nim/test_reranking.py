@@ -393,7 +393,7 @@ async def test_a_passing_fault_is_retried_and_the_deadline_ends_retries(nim: Fak
         assert await reranker.rerank("abc", texts("a"), RERANK) == [1]
         nim.fault = Fault(status=503, headers={"Retry-After": "5"})
         begin_times()
-        note_deadline(2)
+        note_deadline(4)
         asked = len(nim.requests)
         with pytest.raises(EmbedderUnavailable) as caught:
             await reranker.rerank("abc", texts("a"), RERANK)
@@ -404,8 +404,8 @@ async def test_a_passing_fault_is_retried_and_the_deadline_ends_retries(nim: Fak
 
 async def test_a_slow_answer_ends_with_the_time_out(nim: FakeRerankNim) -> None:
     nim.fault = Fault(gate=asyncio.Event())
-    async with running(nim, timeout_s=0.05) as reranker:
-        with pytest.raises(EmbedderUnavailable, match=r"did not answer within 0\.05 s"):
+    async with running(nim, timeout_s=1) as reranker:
+        with pytest.raises(EmbedderUnavailable, match="did not answer within 1 s"):
             await reranker.rerank("abc", texts("a"), RERANK)
 
     assert len(nim.requests) == 1
@@ -444,7 +444,7 @@ async def test_no_more_requests_run_at_once_than_connections_and_a_check_passes_
     nim.faults.extend([Fault(gate=gate)] * 2)
     async with running(nim, max_connections=2) as reranker:
         calls = [asyncio.ensure_future(reranker.rerank("abc", texts("a"), RERANK)) for _ in range(6)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(nim.requests) < 2:
                 await asyncio.sleep(0)
         await reranker.check()
@@ -458,7 +458,7 @@ async def test_calls_in_flight_end_with_the_reranker(nim: FakeRerankNim) -> None
     nim.fault = Fault(gate=asyncio.Event())
     async with running(nim) as reranker:
         call = asyncio.ensure_future(reranker.rerank("abc", texts("a"), RERANK))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await nim.arrived.wait()
     with pytest.raises(EmbedderUnavailable, match="closed"):
         await call

@@ -20,8 +20,6 @@ from tests.fakes.nim import FakeNim, Fault
 LIMITED = replace(QUERY, api_key="nvapi-limited")
 BUSY = Fault(status=429, headers={"Retry-After": "30"})
 
-pytestmark = pytest.mark.timeout(30)
-
 
 @dataclass
 class Sleeper:
