@@ -63,7 +63,7 @@ def post(body: bytes, **headers: object) -> bytes:
 
 
 async def assert_serves(web: Web) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         connection = await connect(web)
         await connection.send(post(A_BODY))
         status, body = await connection.answer()

@@ -162,6 +162,18 @@ async def failure_of(call: "Awaitable[object]") -> Failure:
     return unpack(caught.value)
 
 
+async def out_of_time(call: "Callable[[float], Awaitable[object]]", begun: asyncio.Event) -> Failure:
+    """Make a call that has so many seconds, and runs out of them once it has begun something.
+
+    A machine that is busy may not come that far within little time: then it has more.
+    """
+    for seconds in (0.3, 3, 30):
+        failure = await failure_of(call(seconds))
+        if begun.is_set():
+            break
+    return failure
+
+
 async def start_wire(
     *embedders: FakeEmbedder,
     server: ServerSettings | None = None,

@@ -184,7 +184,7 @@ def _changes_are_seen_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _until(look: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             try:
                 look()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from service.core.objects import importing, writing
 from service.domain import Condition, Operator, ReturnFields, Space, StoredObject, Target
 from service.errors import StoreRejected, StoreUnavailable
 from tests.fakes.store import FakeStore
-from tests.service.conftest import Wire, failure_of
+from tests.service.conftest import Wire, failure_of, out_of_time
 from tests.service.rpc.objects.test_import import import_, obj
 from vecgate.v1 import object_service_pb2 as pb
 
@@ -48,7 +49,7 @@ async def title_of(wire: Wire) -> object:
 
 
 async def becomes(wire: Wire, title: object) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await title_of(wire) != title:
             await asyncio.sleep(0.01)
 
@@ -77,15 +78,17 @@ async def test_a_write_that_has_begun_ends_though_its_caller_leaves(
             filters={"condition": {"object_field": 1, "operator": 1, "value": {"text": ID}}},
         ),
     }
-    calling = getattr(pictures.objects, call)(requests[call], timeout=1 if leaves == "runs out of time" else None)
-    await slow.begun.wait()
+    make = partial(getattr(pictures.objects, call), requests[call])
 
     if leaves == "cancels":
+        calling = make()
+        await slow.begun.wait()
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await calling
     else:
-        assert (await failure_of(calling)).code is StatusCode.DEADLINE_EXCEEDED
+        failure = await out_of_time(lambda seconds: make(timeout=seconds), slow.begun)
+        assert failure.code is StatusCode.DEADLINE_EXCEEDED
     slow.through.set()
 
     await becomes(pictures, title)
@@ -110,13 +113,17 @@ async def test_the_end_of_the_server_waits_for_a_write_whose_caller_left(
 async def test_ready_vectors_that_waited_for_their_turn_are_not_written_to_another_space(
     pictures: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(importing, "LOOK_AGAIN_S", 0.0)
     slow = Slow(pictures, "put_objects", monkeypatch)
     ready = np.ones(8, "<f4").tobytes()
     first = asyncio.create_task(import_(pictures, obj(ID, title="first", vector=ready)))
     await slow.begun.wait()
     second = asyncio.create_task(import_(pictures, obj(ID, title="second", vector=ready)))
-    await asyncio.sleep(0.2)
+    (turn,) = pictures.server._writes._turns.values()
+    async with asyncio.timeout(60):
+        # Until the second one waits for the first.
+        while pictures.server._writes._turns.get(("Pictures", "", UUID(ID))) is turn:
+            await asyncio.sleep(0.01)
 
     now = await pictures.store.get_collection("Pictures")
     moved = [replace(each, space=Space("another", "another", 8)) for each in now.vectors]
@@ -152,7 +159,7 @@ async def test_an_object_whose_write_was_cut_is_looked_for_though_it_was_not_the
     await begun.wait()
     reads = pictures.store.calls.count("get_objects")
     again = asyncio.create_task(import_(pictures, obj(ID, title="new")))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while pictures.store.calls.count("get_objects") == reads:
             await asyncio.sleep(0)
     through.set()
@@ -228,7 +235,8 @@ async def test_an_object_is_looked_for_again_after_its_entering_was_cut(
     pictures: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "PAUSE_S", 0.01)
-    monkeypatch.setattr(writing, "LATE_S", 0.5)
+    # Not before the test has said what comes late.
+    await pictures.server._settler.close()
     await import_(pictures, obj(ID, title="new"))
     pictures.store.lost = {(UUID(ID), "default")}
     pictures.store.fail_next_of("reindex_vector", CUT)
@@ -237,9 +245,10 @@ async def test_an_object_is_looked_for_again_after_its_entering_was_cut(
     (again,) = (await import_(pictures, obj(ID, title="new"))).results
     # What was cut off comes late, and is cut off itself before it enters anything.
     pictures.store.lost = {(UUID(ID), "default")}
+    await pictures.server._settler.start()
 
     assert (first.WhichOneof("outcome"), again.WhichOneof("outcome")) == ("error", "stored")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while pictures.store.lost:
             await asyncio.sleep(0.01)
 
@@ -276,7 +285,7 @@ async def test_what_a_write_that_was_cut_left_is_settled_though_nobody_sends_it_
         await wire.store.delete_collection("Pictures")
     wire.store.calls.clear()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while wire.store.lost if gone == "nothing" else "get_collection" not in wire.store.calls:
             await asyncio.sleep(0.01)
     asked = wire.store.calls.count("get_collection")
@@ -309,6 +318,6 @@ async def test_an_object_that_cannot_be_entered_keeps_no_other_from_being_settle
     monkeypatch.setattr(pictures.store, "reindex_vector", refuse_or_enter)
     assert (await failure_of(import_(pictures, *objects))).reason == "STORE_UNAVAILABLE"
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while pictures.store.lost:
             await asyncio.sleep(0.01)

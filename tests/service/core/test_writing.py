@@ -98,7 +98,7 @@ async def test_many_writes_of_one_object_leave_room_for_those_of_others(monkeypa
     begun = [begin(writes, gate, ONE) for gate in gates]
     await turns()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await begin_and_end(writes, Gate(), TWO)
     running = [gate.begun.is_set() for gate in gates]
     for gate in gates:
@@ -119,7 +119,7 @@ async def test_writes_that_overlap_in_any_order_all_end_in_the_order_in_which_th
         await begin(writes, gates[number], *orders[number])
         ended.append(number)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.gather(*map(write, range(len(orders))))
 
     assert [gate.ended for gate in gates] == [1] * 6
@@ -205,9 +205,9 @@ async def test_what_was_cut_off_is_outwaited_and_nothing_else(monkeypatch: pytes
     monkeypatch.setattr(writing, "LATE_S", 0.05)
     writes = Writes()
     await begin_and_end(writes, Gate(), ONE)
+    began = time.monotonic()
     with pytest.raises(OSError, match="cut"):
         await begin_and_end(writes, Gate(OSError("cut")), TWO)
-    began = time.monotonic()
 
     assert not await writes.outwait(keys_of("Things", SCOPE, [ONE]))
     assert await writes.outwait(keys_of("Things", SCOPE, [ONE, TWO]))

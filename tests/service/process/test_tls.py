@@ -81,7 +81,7 @@ async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., A
             )
             async with channel:
                 try:
-                    await EmbeddingServiceStub(channel).ListEmbedders(pb.ListEmbeddersRequest(), timeout=10)
+                    await EmbeddingServiceStub(channel).ListEmbedders(pb.ListEmbeddersRequest(), timeout=60)
                 except grpc.aio.AioRpcError as error:
                     assert error.code() is grpc.StatusCode.UNAVAILABLE
                     return str(error.details())
@@ -97,7 +97,7 @@ async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., A
         async def connect(context: ssl.SSLContext | None) -> str | None:
             url = f"http{'' if context is None else 's'}://127.0.0.1:{web.server.port}/v1/models"
             try:
-                async with httpx.AsyncClient(verify=context or True, trust_env=False) as http:
+                async with httpx.AsyncClient(verify=context or True, trust_env=False, timeout=60) as http:
                     assert (await http.get(url)).status_code == httpx.codes.OK
             except httpx.TransportError as error:
                 return str(error) or type(error).__name__
@@ -333,7 +333,7 @@ async def resumed(port: int, context: ssl.SSLContext, session: ssl.SSLSession | 
     def talk() -> ssl.SSLSession | None:
         try:
             with (
-                socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+                socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
                 context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as connection,
             ):
                 # With TLS 1.3 the ticket, or the refusal, comes after the handshake.

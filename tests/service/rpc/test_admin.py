@@ -47,7 +47,7 @@ async def test_what_waits_runs_and_is_in_flight_is_shown_while_it_does(monkeypat
     wire = await start_wire(BatchingEmbedder(inner, bounds=QueueBounds(max_inputs=50, max_bytes=10_000)))  # type: ignore[arg-type]
     inner.gate = asyncio.Event()
     calls = [asyncio.ensure_future(wire.embedding.EmbedInputs(TEXTS)) for _ in range(2)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await ask(wire)).embedders[0].queued_inputs != 5:
             await asyncio.sleep(0.01)
     busy, words = await ask(wire), await status_in_words(wire, monkeypatch)

@@ -217,7 +217,7 @@ class SchemaSuite:
         }
         changed = tuple(replace(each, indexing={**each.indexing, **wanted[each.name]}) for each in present.properties)
         await store.update_collection(replace(present, properties=changed))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while any(
                 not covers(each.indexing, wanted[each.name]) for each in (await store.get_collection(name)).properties
             ):

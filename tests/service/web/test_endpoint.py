@@ -678,7 +678,7 @@ async def test_ready_means_over_http_what_the_health_of_embedding_means_over_grp
 
     async def become(http_status: int, grpc_status: int) -> None:
         asked = health_pb2.HealthCheckRequest(service="vecgate.v1.EmbeddingService")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await health.servicer.Check(asked, None)).status != grpc_status:
                 await asyncio.sleep(0.01)
         assert (await http.get("/v1/health/ready")).status_code == http_status

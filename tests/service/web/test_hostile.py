@@ -21,16 +21,14 @@ def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def patient() -> AsyncIterator[Web]:
-    async with running_web() as running:
+async def web() -> AsyncIterator[Web]:
+    async with running_web(max_header_bytes=4096) as running:
         yield running
 
 
 @pytest.fixture
-async def web() -> AsyncIterator[Web]:
-    async with running_web(
-        header_timeout_s=0.5, body_timeout_s=0.5, idle_timeout_s=0.5, max_header_bytes=4096
-    ) as running:
+async def hurried() -> AsyncIterator[Web]:
+    async with running_web(header_timeout_s=1, body_timeout_s=1, idle_timeout_s=1, max_header_bytes=4096) as running:
         yield running
 
 
@@ -78,13 +76,13 @@ async def test_a_thousand_mutated_bodies_get_an_answer_each_and_never_a_5xx(web:
     await assert_serves(web)
 
 
-async def test_mutated_heads_are_refused_or_closed_and_never_a_5xx(web: Web) -> None:
+async def test_mutated_heads_are_refused_or_closed_and_never_a_5xx(hurried: Web) -> None:
     chance = random.Random(7)
     whole = post(A_BODY, connection="close")
     head = len(whole) - len(A_BODY)
 
     async def one(sent: bytes) -> int:
-        connection = await connect(web)
+        connection = await connect(hurried)
         await connection.send(sent)
         status, _ = await connection.answer()
         connection.writer.close()
@@ -100,7 +98,7 @@ async def test_mutated_heads_are_refused_or_closed_and_never_a_5xx(web: Web) -> 
 
     assert not {status for status in statuses if status >= 500}
     assert 400 in statuses
-    await assert_serves(web)
+    await assert_serves(hurried)
 
 
 def offering() -> bytes:
@@ -114,9 +112,9 @@ def offering() -> bytes:
     ids=lambda cuts: f"cut-at-{list(cuts)[:2]}",
 )
 async def test_a_request_that_offers_another_protocol_is_answered_in_this_one_and_so_is_the_next(
-    patient: Web, cuts: Sequence[int]
+    web: Web, cuts: Sequence[int]
 ) -> None:
-    connection = await connect(patient)
+    connection = await connect(web)
     whole = offering()
     for begin, end in pairwise([0, *cuts, len(whole)]):
         await connection.send(whole[begin:end])
@@ -124,7 +122,7 @@ async def test_a_request_that_offers_another_protocol_is_answered_in_this_one_an
         await asyncio.sleep(0.001)
     first, _ = await connection.answer()
     await connection.send(post(A_BODY))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         second, _ = await connection.answer()
     connection.writer.close()
 
@@ -159,7 +157,7 @@ async def test_an_offer_in_any_of_several_requests_at_once_costs_none_its_answer
     connection = await connect(web)
     await connection.send(b"".join(requests))
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         statuses = [(await connection.answer())[0] for _ in requests]
     connection.writer.close()
 
@@ -181,11 +179,11 @@ def stream_of_four(offer: dict[str, str]) -> bytes:
 
 
 @pytest.mark.parametrize("offer", [{}, OFFERS["h2c"], OFFERS["websocket"]], ids=["none", "h2c", "websocket"])
-async def test_requests_are_answered_wherever_their_bytes_are_cut(patient: Web, offer: dict[str, str]) -> None:
+async def test_requests_are_answered_wherever_their_bytes_are_cut(web: Web, offer: dict[str, str]) -> None:
     whole = stream_of_four(offer)
 
     async def answers(cut: int) -> list[int]:
-        connection = await connect(patient)
+        connection = await connect(web)
         await connection.send(whole[:cut])
         # Let the server read this piece by itself.
         await asyncio.sleep(0.02)
@@ -207,7 +205,7 @@ async def test_many_requests_at_once_that_offer_another_protocol_are_all_answere
 ) -> None:
     connection = await connect(web)
     await connection.send(form(post(A_TEXT, **OFFERS["h2c"])) * count)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         statuses = [(await connection.answer())[0] for _ in range(count)]
     connection.writer.close()
 
@@ -216,13 +214,13 @@ async def test_many_requests_at_once_that_offer_another_protocol_are_all_answere
 
 @pytest.mark.parametrize("behind", [1, 2, 3])
 async def test_a_head_that_is_cut_in_its_end_behind_a_request_is_not_counted_with_its_body(
-    patient: Web, behind: int
+    web: Web, behind: int
 ) -> None:
     long = post(json.dumps({"model": MODEL, "input": "y" * 60_000}).encode())
     cut = long.index(b"\r\n\r\n") + behind
-    connection = await connect(patient)
+    connection = await connect(web)
     await connection.send(post(A_TEXT) + long[:cut])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         first, _ = await connection.answer()
         await connection.send(long[cut:])
         second, _ = await connection.answer()
@@ -235,7 +233,7 @@ async def test_a_head_that_begins_behind_a_request_must_be_complete_in_time() ->
     async with running_web(header_timeout_s=0.5) as web:
         connection = await connect(web)
         await connection.send(post(A_TEXT) + b"POST /v1/embeddings HTTP/1.1\r\nho")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             first, _ = await connection.answer()
             second, body = await connection.answer()
             ended = await connection.end()
@@ -252,13 +250,13 @@ async def test_what_waits_behind_a_request_is_bounded(web: Web) -> None:
     await connection.send(post(A_TEXT))
     headers = b"".join(b"x%d: %s\r\n" % (number, b"y" * 4000) for number in range(8000))
     sending = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n" + headers))
-    (inside,) = web.server._server.connections
-    async with asyncio.timeout(10):
-        while inside.transport.is_reading():
+    async with asyncio.timeout(60):
+        while not web.server._server.connections or next(iter(web.server._server.connections)).transport.is_reading():
             await asyncio.sleep(0.01)
+    (inside,) = web.server._server.connections
     held = len(inside._held)
     web.embedder.gate.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         first, _ = await connection.answer()
         # A caller that goes on sending to a closed connection may lose the answer.
         second, _ = await connection.answer()
@@ -275,9 +273,9 @@ async def test_chunks_that_are_none_are_refused_at_once_and_the_connection_ends(
     connection = await connect(web)
     head, _, _ = chunked(post(A_TEXT)).partition(b"\r\n\r\n")
     await connection.send(head + b"\r\n\r\n5\r\nhello\r\nzz\r\n\r\n" + post(A_TEXT))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         status, _ = await connection.answer()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         rest = await connection.reader.read()
     connection.writer.close()
 
@@ -289,7 +287,7 @@ async def test_a_tunnel_is_refused_and_the_connection_ends(web: Web) -> None:
     connection = await connect(web)
     await connection.send(post(A_BODY) + b"CONNECT other:443 HTTP/1.1\r\nhost: other:443\r\n\r\nany bytes")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         ended = await connection.end()
     connection.writer.close()
     alone = await connect(web)
@@ -315,8 +313,10 @@ async def test_a_tunnel_is_refused_and_the_connection_ends(web: Web) -> None:
     ],
     ids=["silent", "no-head", "slow-head", "line-ends", "idle", "line-ends-behind", "slow-second-head"],
 )
-async def test_callers_that_send_slowly_or_nothing_are_cut(web: Web, begin: bytes, piece: bytes, status: int) -> None:
-    connection = await connect(web)
+async def test_callers_that_send_slowly_or_nothing_are_cut(
+    hurried: Web, begin: bytes, piece: bytes, status: int
+) -> None:
+    connection = await connect(hurried)
     await connection.send(begin)
 
     async def trickle() -> None:
@@ -325,7 +325,7 @@ async def test_callers_that_send_slowly_or_nothing_are_cut(web: Web, begin: byte
             await asyncio.sleep(0.05)
 
     trickling = asyncio.create_task(trickle())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(8):
         first, _ = await connection.answer()
         ended = await connection.end()
     trickling.cancel()
@@ -347,7 +347,7 @@ async def test_callers_that_send_slowly_or_nothing_are_cut(web: Web, begin: byte
 )
 async def test_headers_over_the_bound_are_refused(web: Web, head: bytes) -> None:
     connection = await connect(web)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await connection.send(*[head[at : at + 3000] for at in range(0, len(head), 3000)])
         status, body = await connection.answer()
         ended = await connection.end()
@@ -364,7 +364,7 @@ async def test_more_headers_than_the_bound_are_refused_however_short(count: int,
     async with running_web() as web:
         connection = await connect(web)
         await connection.send(b"GET /x HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * count + b"\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             status, _ = await connection.answer()
         connection.writer.close()
 
@@ -375,7 +375,7 @@ async def test_more_headers_than_the_bound_are_refused_however_short(count: int,
 async def test_what_is_no_http_is_refused_in_the_form_of_all_refusals(web: Web, sent: bytes) -> None:
     connection = await connect(web)
     await connection.send(sent)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         status, body = await connection.answer()
     connection.writer.close()
 
@@ -386,7 +386,7 @@ async def test_what_is_no_http_is_refused_in_the_form_of_all_refusals(web: Web, 
 async def test_connections_over_the_bound_are_closed_and_the_others_served() -> None:
     async with running_web(max_connections=2) as web:
         first, second, third = [await connect(web) for _ in range(3)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             ended = await third.end()
         await first.send(post(A_BODY))
         status, _ = await first.answer()
@@ -402,7 +402,7 @@ async def test_a_caller_that_does_not_read_its_answer_holds_it_no_longer_than_th
         connection = await connect(web)
         connection.writer.transport.pause_reading()
         await connection.send(post(json.dumps({"model": MODEL, "input": [f"{n}" for n in range(40)]}).encode()))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not web.embedder.calls or web.server.calls.in_flight:
                 await asyncio.sleep(0.01)
             while web.server._server.connections:

@@ -37,7 +37,7 @@ async def start_bounded(monkeypatch: pytest.MonkeyPatch, **bounds: Any) -> Wire:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -166,7 +166,7 @@ async def test_a_connection_ends_at_its_bound_without_a_failed_call(
 ) -> None:
     wire = await start_bounded(monkeypatch, **{bound: 0.3})
     await wire.embedding.EmbedInputs(A_TEXT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         while wire.channel.get_state() is grpc.ChannelConnectivity.READY:
             await asyncio.sleep(0.02)
     answer = await wire.embedding.EmbedInputs(A_TEXT, wait_for_ready=True)
@@ -238,7 +238,7 @@ async def test_watches_of_the_health_over_their_number_are_refused_and_those_tha
     over = [await stub.Watch(health_pb2.HealthCheckRequest(service="liveness")).code() for _ in range(3)]
     answer = await wire.embedding.EmbedInputs(A_TEXT)
     watches[0].cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         while not await stub.Watch(health_pb2.HealthCheckRequest(service="liveness")).read():
             await asyncio.sleep(0.01)
     await stop_wire(wire)

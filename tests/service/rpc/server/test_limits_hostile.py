@@ -81,7 +81,7 @@ async def test_connections_that_say_nothing_are_closed_in_time(monkeypatch: pyte
     )
     silent = [await asyncio.open_connection("127.0.0.1", wire.server.port) for _ in range(4)]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(25):
         for reader, _ in silent:
             while await reader.read(1000):
                 pass
@@ -140,7 +140,7 @@ def bounded(**settings: Any) -> Any:
 
 
 async def come_again(call: Callable[[], Any]) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         while True:
             try:
                 return await call()
