@@ -1,7 +1,6 @@
 """Several server processes for one address: how callers, operators and Prometheus meet them."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -150,16 +150,17 @@ def test_calls_in_json_reach_every_worker_and_are_answered_alike(running: Servin
     numbers = range(1000, 1000 + CONNECTIONS)
     vectors = set()
     for number in numbers:
-        request = urllib.request.Request(
-            f"{running.url}/vecgate.v1.EmbeddingService/EmbedInputs",
-            data=b'{"inputs": [{"text": "a dog"}]}',
-            headers={"content-type": "application/json", "x-request-id": f"conn-{number}"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            vectors.add(json.load(answer)["results"][0]["embedding"]["vector"]["data"])
+        answer = embed_in_json(running, **{"x-request-id": f"conn-{number}"})
+        vectors.add(answer.json()["results"][0]["embedding"]["vector"]["data"])
 
     assert len(vectors) == 1
     assert len({worker_of(running, number) for number in numbers}) == 2
+
+
+def embed_in_json(server: Serving, **headers: str) -> httpx.Response:
+    """Embed a text over a new connection."""
+    url = f"{server.url}/vecgate.v1.EmbeddingService/EmbedInputs"
+    return httpx.post(url, json={"inputs": [{"text": "a dog"}]}, headers=headers, timeout=30)
 
 
 def families(text: str) -> dict[str, set[tuple[str, ...]]]:
@@ -224,6 +225,7 @@ def test_a_quota_counts_whatever_worker_a_connection_reaches(
                 client.embed(["a dog"])
             refused.append(caught.value)
         workers = {worker_of(server, number) for number in range(CONNECTIONS)}
+        in_json = embed_in_json(server, authorization=f"Bearer {key_of('poor')}")
 
         # A key that is gone is refused by each worker once it has read the file again.
         write_clients(file, rich='permissions = ["embed"]')
@@ -238,6 +240,8 @@ def test_a_quota_counts_whatever_worker_a_connection_reaches(
     assert workers == {1, 2}
     assert {(error.code.name, error.reason) for error in refused} == {("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")}
     assert all(100 < (error.retry_after_s or 0) <= 200 for error in refused)
+    assert (in_json.status_code, in_json.json()["code"]) == (429, "resource_exhausted")
+    assert [each["debug"].get("reason") for each in in_json.json()["details"]].count("QUOTA_EXCEEDED") == 1
 
 
 def test_workers_share_the_processes_of_a_local_model_which_outlive_them_but_not_their_parent(

@@ -15,6 +15,10 @@ PAGE = 48
 WITHIN_VIEW = (
     "(hit) => { const {top, bottom} = hit.getBoundingClientRect(); return top >= 0 && bottom <= innerHeight; }"
 )
+COLOURS = """(canvas) => {
+    const drawn = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return new Set(new Uint32Array(drawn.data.buffer)).size;
+}"""
 
 
 async def test_a_hundred_hits_come_behind_each_other_with_their_pictures_as_they_come_into_view(page: Page) -> None:
@@ -121,6 +125,8 @@ async def test_a_hit_shows_its_certainty_all_that_is_stored_and_the_history_of_i
     for name, value in facts.items():
         fact = vector.locator("dl > div").filter(has=page.get_by_text(name, exact=True))
         await expect(fact.locator("dd")).to_have_text(value)
+    strip = vector.get_by_role("img", name=f"{config.dimension} values of the vector default, length 1.000")
+    assert await strip.evaluate(COLOURS) > config.dimension / 4
     for name, time in {"Created": found.created, "Last updated": found.updated}.items():
         shown = main.locator("dl > div").filter(has=page.get_by_text(name, exact=True)).locator("time")
         assert datetime.fromisoformat(await shown.get_attribute("datetime") or "") == time
