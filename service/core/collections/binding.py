@@ -268,7 +268,7 @@ class Prover:
 
     async def _hint(self, collection: Collection, vector: NamedVector, options: EmbedOptions) -> str:
         """Return with which weights, or by which other embedder, the stored vectors are made; or nothing."""
-        fields = [each.name for each in (*vector.text_fields, *vector.image_fields)]
+        fields = vector.field_names
         if len(fields) > 1:
             trial = replace(collection, vectors=tuple(_alone(vector)))
             compared, _ = await self._make(trial, vector, options, MIN_COMPARED, frozenset(fields))
@@ -304,7 +304,7 @@ def _groups(compared: Sequence[_Compared], vector: NamedVector) -> list[_Group]:
 
     Objects with the rest of the fields would otherwise hide that none was made of this one.
     """
-    names = [each.name for each in (*vector.text_fields, *vector.image_fields)]
+    names = vector.field_names
     groups = [("with this vector and its fields", MIN_COMPARED, list(compared))]
     if len(names) > 1:
         groups += [(f"with {name!r}", MIN_SHOWN, [each for each in compared if name in each.filled]) for name in names]

@@ -158,11 +158,8 @@ def _decisive(failed: Sequence[Absence], *, useful: bool) -> Absence | None:
 def _touched(collection: Collection, wanted: StoredObject, cleared: Mapping[str, set[str]]) -> set[str]:
     """Return the named vectors that a change sets, clears, or changes a field of."""
     named = {*wanted.properties, *wanted.images, *cleared["properties"], *cleared["images"]}
-    return {*wanted.vectors, *cleared["vectors"]} | {
-        each.name
-        for each in collection.vectors
-        if any(field.name in named for field in (*each.text_fields, *each.image_fields))
-    }
+    changed = {each.name for each in collection.vectors if not named.isdisjoint(each.field_names)}
+    return {*wanted.vectors, *cleared["vectors"], *changed}
 
 
 def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:

@@ -198,7 +198,7 @@ def check_native(collection: Collection, candidate: Candidate) -> None:
     bare = {each.name for each in candidate.reports if each.origin is VectorOrigin.MISSING and each.error is None}
     for vector in collection.vectors:
         if vector.native and vector.name in bare:
-            names = some_of(each.name for each in (*vector.text_fields, *vector.image_fields))
+            names = some_of(vector.field_names)
             message = f"is filled by Weaviate's module, which needs at least one of: {names}; set one of them"
             _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message)])
 
