@@ -94,7 +94,7 @@ class EvaluationWishes:
         queries: what to search by.
         systems: the ways to search; the others are compared with the first one.
         limit: hits that count.
-        index_recall: whether to compare the index with exact search, which reads all vectors.
+        skip_index_recall: whether not to compare the index with exact search, which reads all vectors.
         max_objects: how many objects it may read for that at most.
         change_ef: whether the ef of an index may be changed while it is measured.
         wanted_recall: the index recall for which to look for the smallest ef; None for no such search.
@@ -109,7 +109,7 @@ class EvaluationWishes:
     queries: ObjectQueries | CaptionQueries | WrittenQueries
     systems: tuple[System, ...]
     limit: int = 10
-    index_recall: bool = True
+    skip_index_recall: bool = False
     max_objects: int = 1_000_000
     change_ef: bool = False
     wanted_recall: float | None = None
@@ -123,3 +123,8 @@ class EvaluationWishes:
     def tries_fields(self) -> bool:
         """Whether weights of fields are tried; then all systems search the same sample of objects."""
         return self.suggest_field_weights or any(each.field_weights for each in self.systems)
+
+    @property
+    def index_recall(self) -> bool:
+        """Whether the index is compared with exact search; not where weights of fields are tried among a sample."""
+        return not (self.skip_index_recall or self.tries_fields)

@@ -67,26 +67,26 @@ def parse_evaluation(request: pb.EvaluateCollectionRequest) -> EvaluationWishes:
         fits = 0 <= field_sample <= MAX_FIELD_SAMPLE
         message = f"is {field_sample}; give 0 (for {DEFAULT_FIELD_SAMPLE}) to {MAX_FIELD_SAMPLE}"
         violations.require(fits, "field_sample_size", message)
-        tries_fields = request.suggest_field_weights or any(each.field_weights for each in systems)
+        wishes = EvaluationWishes(
+            request.collection,
+            queries,
+            systems,
+            limit,
+            skip_index_recall=request.skip_index_recall,
+            max_objects=most or DEFAULT_OBJECTS,
+            change_ef=request.allow_ef_change,
+            wanted_recall=wanted,
+            suggest_alpha=request.suggest_alpha,
+            suggest_weights=request.suggest_weights,
+            suggest_field_weights=request.suggest_field_weights,
+            field_sample=field_sample or DEFAULT_FIELD_SAMPLE,
+            scope=scope,
+        )
         message = "does not go with weights of fields, which are tried among a sample; leave one of them out"
-        violations.require(not (tries_fields and request.HasField("earlier")), "earlier", message)
+        violations.require(not (wishes.tries_fields and request.HasField("earlier")), "earlier", message)
         message = f"times queries and limit are {hits} hits, the most is {MAX_HITS}; give fewer of one of them"
         violations.require(hits <= MAX_HITS, "systems", message)
-    return EvaluationWishes(
-        request.collection,
-        queries,
-        systems,
-        limit,
-        index_recall=not (request.skip_index_recall or tries_fields),
-        max_objects=most or DEFAULT_OBJECTS,
-        change_ef=request.allow_ef_change,
-        wanted_recall=wanted,
-        suggest_alpha=request.suggest_alpha,
-        suggest_weights=request.suggest_weights,
-        suggest_field_weights=request.suggest_field_weights,
-        field_sample=field_sample or DEFAULT_FIELD_SAMPLE,
-        scope=scope,
-    )
+    return wishes
 
 
 def _queries(
