@@ -104,15 +104,10 @@ def bulk(
     try:
         from service.bulk.job import Job  # noqa: PLC0415 -- an extra
         from service.bulk.pipeline import Sizes  # noqa: PLC0415 -- an extra
-        from service.sources.errors import InvalidMapping  # noqa: PLC0415 -- an extra
-        from service.sources.mapping import Mapping  # noqa: PLC0415 -- an extra
+        from service.cli.tables import mapping_of  # noqa: PLC0415 -- an extra
     except ModuleNotFoundError as error:
         fail(f"{NEEDS_BULK} (there is no module {error.name})", EXIT_WRONG_USE)
-    try:
-        chosen = Mapping() if mapping is None else Mapping.load(mapping)
-        chosen = chosen.with_options(columns or (), images, key)
-    except InvalidMapping as error:
-        fail("the mapping is wrong:", EXIT_WRONG_USE, more=error.faults)
+    chosen = mapping_of(mapping, columns or (), images, key)
     ledger = ledger or f"vecgate-bulk/{collection}"
     sizes = Sizes(decoders, embedders, writers, batch)
     job = Job(locations, collection, ledger, chosen, tenant, truncate, sizes, patience, output, not only_output)

@@ -137,10 +137,10 @@ class Tables:
     mapping: Mapping
 
 
-def mapping_of(file: Path | None, columns: Sequence[str], images: str) -> Mapping:
+def mapping_of(file: Path | None, columns: Sequence[str], images: str, key: str = "") -> Mapping:
     """Return the mapping of a file and of options; end the command if there is a fault."""
     try:
-        return (Mapping() if file is None else Mapping.load(file)).with_options(columns, images)
+        return (Mapping() if file is None else Mapping.load(file)).with_options(columns, images, key)
     except InvalidMapping as error:
         _fail_with(error)
 
