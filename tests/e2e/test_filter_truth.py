@@ -121,7 +121,7 @@ async def test_every_comparison_is_right_or_refused(store: WeaviateStore, data_t
                 continue
             for operand in _operands(operator, VALUES[data_type]):
                 try:
-                    checked = check_filter(collection, where(property_.name, operator, operand), "filters")
+                    checked = check_filter(collection, where(property_.name, operator, operand))
                 except InvalidRequest:
                     refused.add(operator)
                     continue
@@ -147,7 +147,7 @@ async def test_texts_that_are_one_word_each_are_ordered(store: WeaviateStore) ->
 
     for operator in ORDERING:
         for operand in titles:
-            filter_ = check_filter(collection, where("title", operator, operand), "filters")
+            filter_ = check_filter(collection, where("title", operator, operand))
             expected = {each.id.int for each in objects if matches(each, filter_)}
             assert await _found(store, name, filter_) == expected, filter_
     await store.delete_collection(name)
@@ -183,7 +183,7 @@ async def test_what_has_no_null_state_is_refused_and_references_have_one(
     for property_ in ("place", "phone", "hash"):
         for operator in (Operator.IS_NULL, Operator.EQUAL, Operator.NOT_EQUAL, Operator.LIKE, Operator.CONTAINS_ANY):
             with pytest.raises(InvalidRequest):
-                check_filter(collection, where(property_, operator, True), "filters")
+                check_filter(collection, where(property_, operator, True))
     for null, number in ((True, 2), (False, 1)):
         assert await _found(store, name, where("by", Operator.IS_NULL, null)) == {number}
         assert await _found(store, name, Not(where("by", Operator.IS_NULL, null))) == {3 - number}

@@ -221,7 +221,7 @@ class Objects:
         collection = await self._store.get_collection(name)
         name = collection.name
         linked = await linked_collections(self._store, collection, filters)
-        filters = check_filter(collection, filters, "filters", linked)
+        filters = check_filter(collection, filters, linked)
         if dry_run:
             return await self._find_fitting(name, filters, scope)
         deleted = 0

@@ -57,7 +57,7 @@ def check_options(
     if options.filters is None:
         return options
     with noting(violations):
-        return replace(options, filters=check_filter(collection, options.filters, "filters", linked))
+        return replace(options, filters=check_filter(collection, options.filters, linked))
     return options
 
 

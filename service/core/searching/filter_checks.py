@@ -70,15 +70,12 @@ TYPE_OF_TARGET = {
 }
 
 
-def check_filter(
-    collection: Collection, filter_: Filter, path: str, linked: Mapping[str, Collection] = NOTHING_LINKED
-) -> Filter:
+def check_filter(collection: Collection, filter_: Filter, linked: Mapping[str, Collection] = NOTHING_LINKED) -> Filter:
     """Return a filter with its values in the form of their properties' types.
 
     Args:
         collection: what it must fit.
-        filter_: the filter.
-        path: its field in the request, for the violations.
+        filter_: the filter, of the request's field `filters`.
         linked: the collections that its references lead to, by name; the store checks other references.
 
     Raises:
@@ -86,7 +83,7 @@ def check_filter(
         PermissionDenied: the client may not filter through references.
     """
     with collecting() as violations:
-        return _Check(linked, violations).check(collection, filter_, path)
+        return _Check(linked, violations).check(collection, filter_, "filters")
 
 
 @dataclass(frozen=True, slots=True)

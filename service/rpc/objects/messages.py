@@ -49,7 +49,7 @@ def parse_listing(request: object_pb.ListObjectsRequest, limits: RequestLimits) 
         fits = 0 <= request.page_size <= limits.max_hits
         violations.require(fits, "page_size", f"is {request.page_size}; give 0 (for 100) to {limits.max_hits}")
         if filtered := request.HasField("filters"):
-            filters = parse_filter(request.filters, "filters", limits, violations)
+            filters = parse_filter(request.filters, limits, violations)
         for index, each in enumerate(request.sort):
             violations.require(each.property, f"sort[{index}].property", "is required; name a property")
         position = parse_page_token(violations, request, by_id=not filtered and not request.sort)
@@ -92,7 +92,7 @@ def parse_deletion(request: object_pb.DeleteObjectsRequest, limits: RequestLimit
     with collecting() as violations:
         scope = parse_scope(violations, request)
         if request.HasField("filters"):
-            filters = parse_filter(request.filters, "filters", limits, violations)
+            filters = parse_filter(request.filters, limits, violations)
         else:
             violations.add("filters", "is required; say which objects to delete, or delete the collection")
     assert filters is not None, "a filter without violations is parsed"

@@ -41,7 +41,7 @@ def parse_projection(request: pb.ProjectObjectsRequest, limits: RequestLimits) -
         method = METHODS.get(request.method)
         violations.require(method, "method", f"{request.method} is not a ProjectionMethod of this version")
         if request.HasField("filters"):
-            filters = parse_filter(request.filters, "filters", limits, violations)
+            filters = parse_filter(request.filters, limits, violations)
         for index, name in enumerate(request.properties):
             violations.require(name, f"properties[{index}]", "is empty; name a property")
         inputs = _parts(request, violations)

@@ -77,7 +77,7 @@ class _Walk:
         query = request.WhichOneof("query")
         filters = None
         if request.HasField("filters"):
-            filters = parse_filter(request.filters, "filters", self.limits, self.violations)
+            filters = parse_filter(request.filters, self.limits, self.violations)
         self._check_thresholds(query)
         explained = query in ("bm25", "hybrid") or not request.return_explain_score
         require(explained, "return_explain_score", "goes with bm25 and hybrid only; leave it out")

@@ -21,20 +21,19 @@ OBJECT_FIELDS = {
 }
 
 
-def parse_filter(message: pb.Filter, path: str, limits: RequestLimits, violations: Violations) -> Filter | None:
+def parse_filter(message: pb.Filter, limits: RequestLimits, violations: Violations) -> Filter | None:
     """Return a filter, and note its faults; names and types are not checked, which needs the collection.
 
     Args:
-        message: the filter.
-        path: its field in the request.
+        message: the field `filters` of the request.
         limits: how many nodes it may have, and how deeply they may be nested.
         violations: where to note faults; the filter is then None, or lacks the faulty parts.
     """
     walk = _Walk(violations, limits)
-    parsed = walk.parse(message, path, 1)
+    parsed = walk.parse(message, "filters", 1)
     if walk.nodes > limits.max_filter_nodes:
         violations.add(
-            path, f"has {walk.nodes} nodes or more, this server takes {limits.max_filter_nodes}; simplify it"
+            "filters", f"has {walk.nodes} nodes or more, this server takes {limits.max_filter_nodes}; simplify it"
         )
     return parsed
 
