@@ -1,16 +1,14 @@
-"""A model that runs somewhere: in processes of its own, which is the rule, or in this one, for tests."""
+"""A model that runs in processes of its own."""
 
 import asyncio
 import contextlib
 import heapq
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from embedders.clip.config import ClipConfig
 from embedders.clip.messages import ORDER, Answer, Cancel, Content, Facts, Job, Messages, packed
 from embedders.contract import QUERY, Priority, TextInput
 from embedders.errors import EmbedderUnavailable
@@ -342,61 +340,3 @@ class _Link(asyncio.Protocol):
         self.facts.cancel()
         if self._transport is not None:
             self._transport.abort()
-
-
-class InProcessModel:
-    """The model in a thread of this process, for tests, which look into it: one job at a time, in their order.
-
-    Attributes:
-        loaded: the model, once it is.
-    """
-
-    def __init__(self, config: ClipConfig) -> None:
-        """Make one; `start` loads it."""
-        self._config = config
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{config.name}-model")
-        self._numbers = count()
-        self._running = 0
-        self.loaded: Any = None
-        self._encoder: Any = None
-
-    async def start(self) -> Facts:
-        """Load the model."""
-        from embedders.clip.encoding import Encoder  # noqa: PLC0415 -- with torch, which a server does not import
-        from embedders.clip.loading import load  # noqa: PLC0415
-
-        self.loaded = await asyncio.get_running_loop().run_in_executor(self._thread, load, self._config)
-        self._encoder = Encoder(self.loaded)
-        facts: Facts = self.loaded.facts
-        return facts
-
-    @property
-    def idle(self) -> int:
-        """Whether it has nothing to do."""
-        return int(not self._running)
-
-    async def run(self, content: Content, priority: Priority, *, kept: Any = None, parts: int = 1) -> Answer:
-        """Do a job."""
-        del parts
-        job = Job(next(self._numbers), ORDER[priority], content)
-        self._running += 1
-        try:
-            answer: Answer = await asyncio.get_running_loop().run_in_executor(self._thread, self._do, job, kept)
-        finally:
-            self._running -= 1
-        if answer.error is not None:
-            raise answer.error
-        return answer
-
-    async def check(self) -> None:
-        """Do a small job."""
-        await self.run(READY, QUERY.priority)
-
-    async def close(self) -> None:
-        """End the thread."""
-        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
-
-    def _do(self, job: Job, kept: Any) -> Answer:
-        del kept
-        answer: Answer = self._encoder.answer(job)
-        return answer

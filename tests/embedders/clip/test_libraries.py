@@ -9,13 +9,12 @@ from tests.fakes.tiny_clip import write_tiny_clip, write_wordpiece_tokenizer
 
 PROGRAM = """
 import asyncio, json, sys
-from embedders.clip import ClipConfig, ClipEmbedder
-from embedders.clip.running import InProcessModel
+from embedders.clip import ClipConfig
 from embedders.contract import QUERY, Embedding, TextInput
+from tests.fakes.models import in_process
 
 async def embeds(model):
-    config = ClipConfig(model=model)
-    embedder = ClipEmbedder(config, model=InProcessModel(config))
+    embedder = in_process(ClipConfig(model=model))
     await embedder.start()
     (outcome,) = await embedder.embed([TextInput("two red cars")], QUERY)
     await embedder.close()
