@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+FIRST_PAUSE_S = 0.5
+"""The pause after the first failure; each further one is twice as long."""
 MAX_PAUSE_S = 20.0
 """The longest pause between two attempts with what is down: an embedder, a store, or an origin of pictures."""
 
@@ -15,18 +17,15 @@ class BulkStopped(Exception):
     """The run cannot go on: an embedder, the store or a source fails for longer than it waits. Repeat the command."""
 
 
-async def patiently(
-    attempt: Callable[[], Awaitable[T]], passing: Any, patience_s: float, *, first_pause_s: float = 0.5
-) -> T:
+async def patiently(attempt: Callable[[], Awaitable[T]], passing: Any, patience_s: float) -> T:
     """Try something again for as long as it fails by what may pass, and return what it returns.
 
     Args:
         attempt: what to try.
         passing: types of errors after which to try again.
         patience_s: after so long the error is raised.
-        first_pause_s: the pause after the first failure; each further one is twice as long.
     """
-    until_s, pause_s = time.monotonic() + patience_s, first_pause_s
+    until_s, pause_s = time.monotonic() + patience_s, FIRST_PAUSE_S
     while True:
         try:
             return await attempt()

@@ -149,12 +149,9 @@ class Projector:
         store: where objects are.
         embedders: what embeds inputs.
         writes: which objects were written.
-        now_s: stands in for time.monotonic.
     """
 
-    def __init__(
-        self, store: Store, embedders: EmbedderPool, writes: Writes, now_s: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes) -> None:
         self._store = store
         self._embedders = embedders
         self._writes = writes
@@ -162,7 +159,7 @@ class Projector:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="maps")
         self._turns = {each: asyncio.Lock() for each in ProjectionMethod}
         self._waiting = dict.fromkeys(ProjectionMethod, 0)
-        self._made: TTLCache[object, _Made] = TTLCache(MAX_CACHED_BYTES, CACHED_S, now_s, _size_of)
+        self._made: TTLCache[object, _Made] = TTLCache(MAX_CACHED_BYTES, CACHED_S, time.monotonic, _size_of)
 
     def close(self) -> None:
         """Stop the thread that computes; no call is in flight."""

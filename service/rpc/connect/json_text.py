@@ -53,7 +53,6 @@ class JsonText:
             raise _invalid("has more levels than a message can have") from None
         except ValueError:
             raise _invalid("has a number of too many digits") from None
-        self.has_long = bool(self._long)
 
     def long(self, text: str) -> bytes | None:
         """Return the bytes of the long string that a mark stands for; None for other strings."""
