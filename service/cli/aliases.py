@@ -5,13 +5,12 @@ from typing import Annotated
 import typer
 
 from service.cli.connection import AddressOption, connected
-from service.cli.output import confirm, print_json, print_table, say
+from service.cli.output import JsonOption, YesOption, confirm, print_json, print_table, say
 
 app = typer.Typer(help="Create, list, show, update and delete other names of collections.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The alias's name.")]
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection that it leads to.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("create")
@@ -77,7 +76,7 @@ def delete(
     context: typer.Context,
     *,
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     address: AddressOption = None,
 ) -> None:
     """Delete an alias; its collection stays."""

@@ -22,7 +22,7 @@ from service.cli.evaluating import (
     check_better,
     query_request,
 )
-from service.cli.output import EXIT_WRONG_USE, confirm, fail, print_json, print_table, say
+from service.cli.output import EXIT_WRONG_USE, JsonOption, YesOption, confirm, fail, print_json, print_table, say
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import vector_index_pb2 as index_pb
@@ -42,7 +42,6 @@ TIMES = {"creation": "_creationTimeUnix", "update": "_lastUpdateTimeUnix"}
 """Weaviate's names for what an object's time-to-live may count from, by those of --ttl-from."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PropertyOption = Annotated[
     list[str] | None,
     typer.Option("--property", metavar="NAME:TYPE", help=f"Repeatable. Types: {', '.join(TYPES)}.", show_default=False),
@@ -358,7 +357,7 @@ def delete(
     context: typer.Context,
     *,
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     address: AddressOption = None,
 ) -> None:
     """Delete a collection and all its objects."""

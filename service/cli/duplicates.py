@@ -13,7 +13,7 @@ from service.cli.duplicates_page import write_page
 from service.cli.grouping import Found, Question, find_groups
 from service.cli.likeness import SAMPLE, ThresholdOption, image_vector, measure_threshold
 from service.cli.objects import CollectionArgument, WhereOption
-from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
+from service.cli.output import EXIT_WRONG_USE, JsonOption, fail, note, print_json, print_table, say, shorten
 from service.cli.thumbnails import picture_property
 from vecgate.client import Client
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -39,7 +39,7 @@ def duplicates(
     threshold: ThresholdOption = None,
     where: WhereOption = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Objects to look up; 0 for all.")] = FIRST_OBJECTS,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     html: Annotated[
         Path | None,
         typer.Option("--html", dir_okay=False, metavar="FILE", help="Write a page with pictures.", show_default=False),

@@ -22,6 +22,7 @@ from service.cli.output import (
     EXIT_FAILED,
     EXIT_WRONG_USE,
     Doing,
+    JsonOption,
     fail,
     note,
     print_json,
@@ -219,7 +220,7 @@ def evaluate(
     wanted_recall: WantedRecallOption = WANTED_RECALL,
     against: AgainstOption = None,
     html: HtmlOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:

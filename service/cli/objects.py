@@ -14,6 +14,7 @@ from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import (
     EXIT_FAILED,
     EXIT_WRONG_USE,
+    YesOption,
     confirm,
     describe_value,
     fail,
@@ -201,7 +202,7 @@ def delete(
     id_: Annotated[str, typer.Argument(metavar="[ID]", help="The object's id.", show_default=False)] = "",
     where: WhereOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them, and delete none.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -27,6 +27,9 @@ EXIT_UNREACHABLE = 3
 EXIT_FAULTS = 4
 # Wider than any line: what is piped into a file or a program is neither folded nor cut.
 PIPED_WIDTH = 100_000
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def to_terminal() -> bool:

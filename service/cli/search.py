@@ -10,7 +10,7 @@ import typer
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.explorer import open_search
-from service.cli.output import EXIT_WRONG_USE, describe_value, fail, note, print_json, print_table, say
+from service.cli.output import EXIT_WRONG_USE, JsonOption, describe_value, fail, note, print_json, print_table, say
 from service.cli.thumbnails import Pictures, PicturesOption, screen_for, show_thumbnails
 from vecgate.client import Client, Hit, Reranking, SearchResult, TextImage, move, near_inputs, near_text
 from vecgate.client import hybrid as join_words
@@ -177,7 +177,7 @@ def search(
     rerank_limit: RerankLimitOption = 0,
     keep_order: KeepOrderOption = False,
     where: WhereOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     pictures: PicturesOption = Pictures.AUTO,
     in_browser: OpenOption = False,
     save: SaveOption = None,

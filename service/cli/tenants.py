@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service.cli.connection import AddressOption, connected
-from service.cli.output import confirm, print_json, print_table, say
+from service.cli.output import JsonOption, YesOption, confirm, print_json, print_table, say
 from vecgate.v1 import tenant_pb2 as pb
 
 app = typer.Typer(help="Create, list, update and delete a collection's tenants.", no_args_is_help=True)
@@ -45,7 +45,7 @@ def list_(
     context: typer.Context,
     *,
     collection: CollectionArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:
     """List a collection's tenants and their activity status."""
@@ -83,7 +83,7 @@ def delete(
     *,
     collection: CollectionArgument,
     names: NamesArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     address: AddressOption = None,
 ) -> None:
     """Delete tenants and all their objects."""
