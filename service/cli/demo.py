@@ -15,6 +15,7 @@ import typer
 
 from service.cli.connection import DEFAULT_ADDRESS, Connection
 from service.cli.importing import ensure_collection, import_with_progress, read_folder, show_summary
+from service.cli.imports import Import
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail, note, say
 from service.cli.pictures import PictureFolder, picture_id, schema_of
 from service.cli.search import show_hits, show_pictures
@@ -243,7 +244,7 @@ def _fill(client: Client, pictures: PictureFolder) -> bool:
         say(f"{COLLECTION}: all {count} sample pictures are there from an earlier run; nothing to import")
         return False
     note(f"importing {count} sample pictures from {pictures.folder}")
-    summary = import_with_progress(client, COLLECTION, pictures, with_path=with_path)
+    summary = import_with_progress(client, Import(COLLECTION), pictures, with_path=with_path)
     show_summary(COLLECTION, pictures, summary)
     if summary.stopped is not None:
         raise summary.stopped

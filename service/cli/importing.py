@@ -234,16 +234,7 @@ def import_pictures(client: Client, pictures: PictureFolder, chosen: Import) -> 
             raise typer.Exit(EXIT_FAILED if pictures.refused or pictures.rows_without_picture else 0)
         chosen.begin(journal, client)
         check = chosen.duplicate_check(client, _sample(pictures))
-        summary = import_with_progress(
-            client,
-            collection,
-            pictures,
-            truncate=chosen.truncate,
-            with_path=with_path,
-            tenant=chosen.tenant,
-            journal=journal,
-            duplicates=check,
-        )
+        summary = import_with_progress(client, chosen, pictures, with_path=with_path, journal=journal, duplicates=check)
     show_summary(collection, pictures, summary)
     if summary.stopped is not None:
         fail(*describe_error(summary.stopped, target=client.target))
@@ -325,12 +316,10 @@ def ensure_collection(client: Client, wanted: pb.Collection, *, dry_run: bool = 
 
 def import_with_progress(
     client: Client,
-    collection: str,
+    chosen: Import,
     pictures: PictureFolder,
     *,
-    truncate: bool = False,
-    with_path: bool = True,
-    tenant: str = "",
+    with_path: bool,
     journal: Journal | None = None,
     duplicates: object_pb.DuplicateCheck | None = None,
 ) -> ImportSummary:
@@ -338,14 +327,12 @@ def import_with_progress(
     columns = (Doing(), BarColumn(), MofNCompleteColumn(), _Pace())
     console = progress_console()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(f"importing into {collection}", total=len(pictures.files))
+        task = progress.add_task(f"importing into {chosen.collection}", total=len(pictures.files))
         return send_pictures(
             client,
-            collection,
+            chosen,
             pictures,
-            truncate=truncate,
             with_path=with_path,
-            tenant=tenant,
             journal=journal,
             duplicates=duplicates,
             advance=lambda: progress.advance(task),

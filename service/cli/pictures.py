@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedders.images import formats as image_formats
+from service.cli.imports import Import
 from service.cli.journal import Journal
 from service.cli.sidecar import Row, Sidecar
 from service.domain.keys import as_text, key_id, normal_path
@@ -181,12 +182,10 @@ def schema_of(
 
 def send_pictures(
     client: Client,
-    collection: str,
+    chosen: Import,
     pictures: PictureFolder,
     *,
-    truncate: bool = False,
     with_path: bool = True,
-    tenant: str = "",
     journal: Journal | None = None,
     duplicates: object_pb.DuplicateCheck | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -195,11 +194,9 @@ def send_pictures(
 
     Args:
         client: the connection.
-        collection: the collection's name.
+        chosen: the options.
         pictures: what to import.
-        truncate: whether to cut texts that are longer than the model reads.
         with_path: whether the collection has the property for the path.
-        tenant: whose pictures they are.
         journal: says which are stored already, and learns of those that are stored now.
         duplicates: what to do with duplicates; None to store all.
         advance: called once for each picture that is done, stored or not.
@@ -219,7 +216,7 @@ def send_pictures(
             properties = pictures.properties(file)
             if not with_path:
                 del properties[PATH_PROPERTY]
-            made = Object(properties, images={IMAGE_PROPERTY: content}, id=picture_id(collection, file))
+            made = Object(properties, images={IMAGE_PROPERTY: content}, id=picture_id(chosen.collection, file))
             digest = journal.digest(made) if journal else ""
             if journal and journal.has(made.id, digest):
                 summary.skipped += 1
@@ -228,7 +225,9 @@ def send_pictures(
             sent.append((file, digest))
             yield made
 
-    answers = client.import_objects(collection, objects(), truncate=truncate, tenant=tenant, duplicates=duplicates)
+    answers = client.import_objects(
+        chosen.collection, objects(), truncate=chosen.truncate, tenant=chosen.tenant, duplicates=duplicates
+    )
     try:
         for outcome in answers:
             file, digest = sent.popleft()

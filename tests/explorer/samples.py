@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from service.cli.demo import COLLECTION, _text_fields
 from service.cli.importing import read_folder
+from service.cli.imports import Import
 from service.cli.pictures import schema_of, send_pictures
 from tests.e2e.serving import ROOT
 from vecgate.client import Client
@@ -21,6 +22,6 @@ def store_samples(client: Client, every: int = EVERY) -> int:
     files = tuple(sorted({*everything.files[::every], *ALWAYS}))
     pictures = replace(everything, files=files, rows_without_picture=())
     client.create_collection(schema_of(COLLECTION, pictures, text_fields=_text_fields(pictures)))
-    summary = send_pictures(client, COLLECTION, pictures)
+    summary = send_pictures(client, Import(COLLECTION), pictures)
     assert (summary.stored, summary.failed, summary.stopped) == (len(files), {}, None)
     return len(files)
