@@ -61,7 +61,10 @@ SaveOption = Annotated[
 ]
 OpenOption = Annotated[
     bool,
-    typer.Option("--open", help="Open the explorer, the server's page for browsers, on this search instead; a picture cannot go along."),
+    typer.Option(
+        "--open",
+        help="Open the explorer, the server's page for browsers, on this search instead; a picture cannot go along.",
+    ),
 ]
 JointOption = Annotated[
     bool, typer.Option("--joint", help="The words and the image are one input, for a model that reads both.")
