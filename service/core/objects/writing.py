@@ -393,19 +393,23 @@ class IndexEntries:
             StoreRejected: the store refuses to search for them.
             StoreUnavailable: the store failed.
         """
-        lost = await self.find_lost(name, vector, having, scope)
-        failures = await self._enter(name, vector.name, having, lost, scope)
-        entered = [id_ for id_ in lost if id_ not in failures]
+        lost = unseen = entering = await self.find_lost(name, vector, having, scope)
+        failures: dict[UUID, ServiceError] = {}
+        for pause_s in PAUSES_S:
+            if not unseen:
+                break
+            entered = await self._enter(name, vector.name, having, entering, scope)
+            failures = {id_: each for id_, each in failures.items() if id_ not in entering} | entered
+            # Weaviate may enter an object, and refuse it for another of its indexes, which takes it the next time.
+            looked = [id_ for id_ in unseen if isinstance(failures.get(id_), StoreRejected | None)]
+            await asyncio.sleep(pause_s)
+            unseen = await self.find_lost(name, vector, {id_: having[id_] for id_ in looked}, scope)
+            entering = [id_ for id_ in unseen if id_ in failures]
+            failures = {id_: each for id_, each in failures.items() if id_ not in looked or id_ in unseen}
         gone = [id_ for id_, each in failures.items() if isinstance(each, ObjectNotFound)]
         others = {id_: each for id_, each in failures.items() if id_ not in gone}
-        mending = Mending(failures=others, unseen=entered, gone=gone)
-        for pause_s in PAUSES_S:
-            if not mending.unseen:
-                break
-            await asyncio.sleep(pause_s)
-            unseen = {id_: having[id_] for id_ in mending.unseen}
-            mending.unseen = await self.find_lost(name, vector, unseen, scope)
-        mending.found = [id_ for id_ in entered if id_ not in mending.unseen]
+        found = [id_ for id_ in lost if id_ not in unseen and id_ not in failures]
+        mending = Mending(found, others, [id_ for id_ in unseen if id_ not in failures], gone)
         if lost:
             log.info(
                 "index_entries_mended", collection=name, vector=vector.name, lost=len(lost), found=len(mending.found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -11,7 +12,7 @@ from embedders.contract import Vector
 from service.core.objects import writing
 from service.core.objects.writing import IndexEntries
 from service.domain import Collection, Distance, NamedVector, Space, StoredObject, VectorIndex
-from service.errors import ObjectNotFound, StoreUnavailable
+from service.errors import ObjectNotFound, StoreRejected, StoreUnavailable
 from service.store.base import NO_TENANT
 from tests.fakes.store import FakeStore
 
@@ -117,6 +118,34 @@ async def test_an_entry_of_an_object_that_the_store_denies_is_not_called_stored(
 
     assert {id_: type(error) for id_, error in failures.items()} == {UUID(int=3): StoreUnavailable}
     assert (mending.failures, mending.gone) == ({}, [UUID(int=3)]), "a deleted object is no failure of a check"
+
+
+@pytest.mark.parametrize(
+    ("refused", "enters", "found"), [(9, True, True), (1, False, True), (9, False, False)], ids=["yet", "then", "never"]
+)
+async def test_a_refusal_counts_only_while_no_search_finds_the_object(
+    monkeypatch: pytest.MonkeyPatch, *, refused: int, enters: bool, found: bool
+) -> None:
+    """Weaviate may refuse an object for an index that has no entry point, after another index took it."""
+    vectors = random_vectors()
+    store, vector = await filled(vectors)
+    store.lost = {(UUID(int=3), "main")}
+    reindex, refusals = store.reindex_vector, iter([StoreRejected("no valid entrypoint available")] * refused)
+
+    async def refuse(*arguments: Any) -> None:
+        refusal = next(refusals, None)
+        if refusal is None or enters:
+            await reindex(*arguments)
+        if refusal is not None:
+            raise refusal
+
+    monkeypatch.setattr(store, "reindex_vector", refuse)
+
+    mending = await IndexEntries(store).mend(NAME, vector, having(vectors), NO_TENANT)
+
+    one = [UUID(int=3)]
+    assert (mending.found, list(mending.failures)) == ((one, []) if found else ([], one))
+    assert (mending.unseen, mending.gone) == ([], [])
 
 
 async def test_nothing_is_asked_about_nothing() -> None:
