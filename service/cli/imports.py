@@ -1,6 +1,8 @@
 """What an import is told on the command line, and its journal."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -8,10 +10,14 @@ from pathlib import Path
 
 from service.cli.journal import InvalidJournal, Journal
 from service.cli.likeness import image_vector, measure_threshold
-from service.cli.output import EXIT_WRONG_USE, fail
-from vecgate.client import Client
+from service.cli.output import EXIT_WRONG_USE, fail, note
+from vecgate.client import Client, VecgateError, where
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+
+LOOKED_FOR_AT_ONCE = 100
+"""Objects that are looked for in one call."""
 
 
 class Duplicates(Enum):
@@ -76,15 +82,50 @@ class Import:
         return object_pb.DuplicateCheck(action=wanted, min_cosine=threshold, target_vector=vector.name)
 
     def begin(self, journal: Journal | None, client: Client) -> None:
-        """Let the journal start again if the collection, or the tenant, is empty.
-
-        Of a collection with tenants as a whole it is not known.
+        """Let the journal forget what the collection does not have, and say so.
 
         Raises:
             VecgateError: a call failed.
         """
         if journal is None:
             return
-        found = client.get_collection(self.collection, self.tenant)
-        if (self.tenant or not found.multi_tenancy.enabled) and not found.object_count:
-            journal.forget()
+        with_tenants = client.get_collection(self.collection).multi_tenancy.enabled
+        noted = journal.stored()
+        of_tenants = defaultdict[str, list[str]](list)
+        for id_, tenant in noted:
+            of_tenants[tenant or self.tenant].append(id_)
+        # Lines of earlier versions have no tenant, and a collection may be made again with or without tenants.
+        there = {
+            tenant: self._find(client, ids, tenant) if bool(tenant) == with_tenants else frozenset[str]()
+            for tenant, ids in of_tenants.items()
+        }
+        lost = [(id_, tenant) for id_, tenant in noted if id_ not in there[tenant or self.tenant]]
+        if lost:
+            journal.forget(lost)
+            note(
+                f"{len(lost)} of {len(noted)} objects that {self.resume} lists are not in {self.collection}, so their "
+                "rows are imported again. If Weaviate was restored from a backup, import once without --resume: an "
+                "object that has changed since then is there as it was, and its row is skipped"
+            )
+
+    def _find(self, client: Client, ids: Sequence[str], tenant: str) -> AbstractSet[str]:
+        """Return those of some objects that are there, or all of them where this client may not look.
+
+        Raises:
+            VecgateError: a call failed.
+        """
+        own_id, there = where(object_field=filter_pb.OBJECT_FIELD_ID), set[str]()
+        try:
+            for start in range(0, len(ids), LOOKED_FOR_AT_ONCE):
+                some = own_id.contains_any(ids[start : start + LOOKED_FOR_AT_ONCE])
+                there |= {each.id for each in client.list_objects(self.collection, filters=some, tenant=tenant)}
+        except VecgateError as error:
+            if error.reason == "TENANT_NOT_FOUND":
+                return set()
+            # Such as a key that may only write, and a tenant that is not active.
+            if error.reason not in {"PERMISSION_DENIED", "STORE_REJECTED"}:
+                raise
+            whose = f" of tenant {tenant}" if tenant else ""
+            note(f"what {self.resume} lists{whose} is taken for stored and not looked for: {error.message}")
+            return set(ids)
+        return there

@@ -3,17 +3,17 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 
 from vecgate.client import Object, Reference
 
 HEADER = "vecgate import journal 1"
-LINE = re.compile(r"([0-9a-f-]{36}) ([0-9a-f]{64})")
+LINE = re.compile(r"([0-9a-f-]{36}) ([0-9a-f]{64})(?: (\S+))?")
 
 
 class InvalidJournal(Exception):
@@ -21,9 +21,9 @@ class InvalidJournal(Exception):
 
 
 class Journal:
-    """A file with the key and digest of each stored object on a line. Use it as a context manager.
+    """A file with the id and digest of each stored object on a line. Use it as a context manager.
 
-    The key is the id. Where rows name their tenants, it is a UUID of the id and the tenant.
+    Where rows name their tenants, the object's tenant follows.
 
     Lines that are written survive if this program is killed. A line that was cut off is ignored.
 
@@ -45,7 +45,7 @@ class Journal:
         if text and not text.startswith(HEADER + "\n") and not HEADER.startswith(text):
             raise InvalidJournal(f"{path} is not a journal of an import; name another file")
         matches = (LINE.fullmatch(line) for line in text.splitlines())
-        self._stored: dict[str, str] = {match[1]: match[2] for match in matches if match}
+        self._stored: dict[tuple[str, str], str] = {(each[1], each[3] or ""): each[2] for each in matches if each}
         self._digests = set(self._stored.values())
         self._file = path.open("a", encoding="utf-8", newline="\n")
         if not text.startswith(HEADER + "\n"):
@@ -73,31 +73,35 @@ class Journal:
 
     def has(self, id_: str, digest: str, tenant: str = "") -> bool:
         """Return whether an object of that id is stored with this digest; without an id, any object with it."""
-        return self._stored.get(_key(id_, tenant)) == digest if id_ else digest in self._digests
+        return self._stored.get((id_, tenant)) == digest if id_ else digest in self._digests
 
     def add(self, id_: str, digest: str, tenant: str = "") -> None:
         """Note that an object is stored."""
-        key = _key(id_, tenant)
-        self._stored[key] = digest
+        self._stored[id_, tenant] = digest
         self._digests.add(digest)
-        self._file.write(f"{key} {digest}\n")
+        self._write(id_, tenant)
         self._file.flush()
 
-    def forget(self) -> None:
-        """Start again: what was stored is gone."""
-        if self._stored:
-            self._stored.clear()
-            self._digests.clear()
-            self._file.truncate(0)
-            self._file.write(HEADER + "\n")
-            self._file.flush()
+    def stored(self) -> list[tuple[str, str]]:
+        """Return the id of each object that is noted, and its tenant where rows name it."""
+        return list(self._stored)
+
+    def forget(self, objects: Iterable[tuple[str, str]]) -> None:
+        """Forget objects that are no longer stored, each by its id and its tenant as in `stored`."""
+        for each in objects:
+            del self._stored[each]
+        self._digests = set(self._stored.values())
+        # Whatever is lost if this is cut off is imported again.
+        self._file.truncate(0)
+        self._file.write(HEADER + "\n")
+        for key in self._stored:
+            self._write(*key)
+        self._file.flush()
+
+    def _write(self, id_: str, tenant: str) -> None:
+        self._file.write(f"{id_} {self._stored[id_, tenant]}" + (f" {tenant}\n" if tenant else "\n"))
 
 
 def _picture(image: bytes | Reference) -> str:
     """Return what stands for a picture: a digest, or the URI of one that the server fetches."""
     return image.uri if isinstance(image, Reference) else hashlib.sha256(image).hexdigest()
-
-
-def _key(id_: str, tenant: str) -> str:
-    """Return what tells an object apart from all others, in the form of an id."""
-    return str(uuid5(NAMESPACE_OID, f"{id_} {tenant}")) if tenant else id_

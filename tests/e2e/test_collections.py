@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from service.cli import app
 from tests.conftest import assert_close
 from tests.e2e.serving import Serving, serving, tiny_model
-from vecgate.client import Client, Object, VecgateError
+from vecgate.client import Client, Object, VecgateError, where
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import inverted_index_pb2 as inverted_index_pb
 from vecgate.v1 import property_pb2 as property_pb
@@ -141,6 +141,29 @@ def test_a_collection_that_is_shown_can_be_made_again(running: Serving, client: 
         each["properties"].sort(key=lambda found: found["name"])
         del each["etag"]
     assert again == {**first, "name": "Again"}
+
+
+def test_rows_that_are_no_longer_there_are_imported_again_by_a_resumed_import(
+    running: Serving, client: Client, tmp_path: Path
+) -> None:
+    rows, journal = tmp_path / "rows.csv", tmp_path / "journal"
+    rows.write_text("sku,title,shop\n" + "".join(f"{n},thing {n},{'xy'[n % 2]}\n" for n in range(240)))
+    title = property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)
+    vector = pb.VectorConfig(name="own", text_fields=[{"name": "title"}])
+    tenants = pb.MultiTenancyConfig(enabled=True, auto_tenant_creation=True)
+    client.create_collection(pb.Collection(name="Shops", properties=[title], vectors=[vector], multi_tenancy=tenants))
+
+    def run() -> str:
+        columns = ("--column", "sku=id", "--column", "shop=tenant")
+        command = ["import", str(rows), "--collection", "Shops", *columns, "--resume", str(journal)]
+        return CliRunner().invoke(app, ["--address", running.address, *command]).stdout
+
+    assert run() == "Shops: 240 stored, 0 failed\n"
+    client.delete_tenants("Shops", ["x"])
+    assert client.delete_objects("Shops", where("title") == "thing 1", tenant="y").deleted == 1
+    assert run() == "Shops: 121 stored, 0 failed, 119 stored before\n"
+    assert run() == "Shops: 0 stored, 0 failed, 240 stored before\n"
+    assert [client.get_collection("Shops", each).object_count for each in "xy"] == [120, 120]
 
 
 def test_objects_within_objects_are_stored_and_returned(client: Client) -> None:

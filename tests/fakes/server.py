@@ -306,7 +306,9 @@ class _Objects(object_grpc.ObjectServiceServicer):
         self.fake.came("ListObjects", request, context)
         self.fake.collection(request.collection, context)
         objects = self.fake.objects[request.collection]
-        ids = [id_ for id_ in sorted(objects) if id_ > request.page_token]
+        # Of filters it knows those by id.
+        wanted = request.filters.condition.value.texts.values or objects
+        ids = [id_ for id_ in sorted(objects) if id_ > request.page_token and id_ in wanted]
         page = ids[: min(request.page_size or self.fake.page_size, self.fake.page_size)]
         return object_pb.ListObjectsResponse(
             objects=[shown(objects[id_], request) for id_ in page],

@@ -252,6 +252,34 @@ def test_a_journal_counts_for_nothing_when_the_collection_is_empty_or_another_on
     assert import_("--resume", str(journal)).stdout == "Pictures: 3 stored, 0 failed\n"
 
 
+def test_what_a_journal_lists_and_the_collection_lacks_is_imported_again_and_said(
+    import_: Import, fake: FakeVecgate, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Weaviate may have been restored from an older backup, and the collection made anew."""
+    journal = tmp_path_factory.mktemp("journals") / "done"
+    import_("--resume", str(journal))
+    del fake.objects["Pictures"][picture_id("Pictures", "b.jpg")]
+
+    result, again = import_("--resume", str(journal)), import_("--resume", str(journal))
+
+    assert result.stdout == "Pictures: 1 stored, 0 failed, 2 stored before\n"
+    assert f"1 of 3 objects that {journal} lists are not in Pictures, so their rows are imported" in result.stderr
+    assert (again.stdout, again.stderr) == ("Pictures: 0 stored, 0 failed, 3 stored before\n", "")
+
+
+def test_a_journal_is_believed_where_its_reader_may_not_look(
+    import_: Import, fake: FakeVecgate, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    journal = tmp_path_factory.mktemp("journals") / "done"
+    import_("--resume", str(journal))
+    fake.failing["ListObjects"] = [failure(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "it may not list")]
+
+    result = import_("--resume", str(journal))
+
+    assert result.stdout == "Pictures: 0 stored, 0 failed, 3 stored before\n"
+    assert f"what {journal} lists is taken for stored and not looked for: it may not list" in result.stderr
+
+
 def test_a_line_that_was_cut_off_counts_for_nothing_and_spoils_nothing(
     import_: Import, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
