@@ -96,9 +96,12 @@ ROWS: dict[str, list[Panel]] = {
         ("Weaviate, p95", "s", {"{{operation}}": quantile(0.95, "vecgate_store_seconds", "operation")}),
         ("Weaviate, p99", "s", {"{{operation}}": quantile(0.99, "vecgate_store_seconds", "operation")}),
         (
-            "Weaviate did not answer",
+            "Weaviate did not answer, or an index of it has lost objects",
             "reqps",
-            {"{{operation}}": total("vecgate_store_failures_total", "operation")},
+            {
+                "{{operation}}": total("vecgate_store_failures_total", "operation"),
+                "searches that miss objects": f"sum ({rate('vecgate_unseen_objects_total')})",
+            },
         ),
     ],
     "Embedders": [

@@ -88,6 +88,11 @@ STORE_SECONDS = Histogram(
     "vecgate_store_seconds", "Duration of calls to Weaviate, by operation.", ["operation"], buckets=SECONDS
 )
 STORE_FAILURES = Counter("vecgate_store_failures_total", "Calls that Weaviate did not answer in time.", ["operation"])
+UNSEEN_OBJECTS = Counter(
+    "vecgate_unseen_objects_total",
+    "Searches by vector that found nothing although objects have such vectors: Weaviate has lost them from an index. "
+    "The log's search_finds_no_object says which; each named vector counts once in 10 minutes.",
+)
 IMPORT_OBJECTS = Counter(
     "vecgate_import_objects_total",
     "Objects of finished imports: stored, skipped (duplicates), rejected (invalid), or failed (an embedder or Weaviate "

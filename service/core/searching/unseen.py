@@ -10,6 +10,7 @@ import structlog
 
 from service.domain import ReturnFields, Scope, SearchOptions, SearchSpec, TargetVectors
 from service.errors import ServiceError
+from service.process.metrics import UNSEEN_OBJECTS
 from service.store.base import Store
 
 log = structlog.get_logger(__name__)
@@ -101,6 +102,7 @@ class UnseenObjects:
             log.exception("search_not_looked_into", collection=name)
             return
         if unseen:
+            UNSEEN_OBJECTS.inc()
             where = "COLLECTION --tenant TENANT" if scope.tenant else "COLLECTION"
             log.warning(
                 "search_finds_no_object",

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from service.core.searching import unseen
@@ -34,6 +35,7 @@ from service.errors import StoreUnavailable
 from tests.fakes.store import FakeStore
 
 NAME = "Things"
+COUNTED = "vecgate_unseen_objects_total"
 OWN = np.ones(4, np.float32)
 NEAR = SearchSpec(TargetVectors({"main": OWN}))
 
@@ -92,11 +94,13 @@ async def said(looking: UnseenObjects, spec: SearchSpec = NEAR) -> list[Any]:
 async def test_an_object_whose_index_entry_is_lost_is_named_once_in_a_while() -> None:
     clock = Clock()
     looking = unseen_of(await filled([{"main": OWN}]), clock)
+    before = REGISTRY.get_sample_value(COUNTED) or 0
 
     assert await said(looking) == [("warning", "", "main")]
     assert await said(looking) == []
     clock.seconds += unseen.AGAIN_S
     assert await said(looking) == [("warning", "", "main")]
+    assert REGISTRY.get_sample_value(COUNTED) == before + 2
 
 
 async def test_of_several_objects_the_first_that_has_the_vector_counts() -> None:
