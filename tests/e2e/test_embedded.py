@@ -70,7 +70,7 @@ async def _connected(settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]
         await store.close()
 
 
-async def _wait_until(condition: Callable[[], bool], limit_s: float = 20) -> None:
+async def _wait_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.02)

@@ -100,7 +100,7 @@ class Side:
         """Return which times of the first object a change moves."""
         before = await self._times(name)
         # Weaviate counts milliseconds.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while datetime.now(UTC) <= max(before.values()) + timedelta(milliseconds=1):
                 await asyncio.sleep(0.001)
         await change
@@ -139,7 +139,7 @@ async def swept(weaviate_binary: None, tmp_path_factory: pytest.TempPathFactory)
 
 
 async def until(holds: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await holds():
             await asyncio.sleep(0.05)
 

@@ -37,13 +37,13 @@ def test_health_tells_the_truth_while_processes_of_the_model_are_killed(
     settings = tiny_model(folder) | {"VECGATE_EMBEDDERS__CLIP__DEVICE": "cpu,cpu", "VECGATE_SERVER__WORKERS": workers}
     codes: set[str] = set()
     ended = threading.Event()
-    with serving(tmp_path / "data", **settings) as server, server.client(timeout_s=10, options=NO_RETRIES) as client:
+    with serving(tmp_path / "data", **settings) as server, server.client(timeout_s=60, options=NO_RETRIES) as client:
         assert client.health() is Health.SERVING
 
         # One of two that run it, idle: the other one works, and a new one is there at once.
         killed = loader_of(server).children()[0]
         killed.kill()
-        wait_until(lambda: len(loader_of(server).children()) == 2 and not killed.is_running(), 30)
+        wait_until(lambda: len(loader_of(server).children()) == 2 and not killed.is_running(), 60)
         assert client.health() is Health.SERVING
         assert client.embed(["a dog"]).items[0].vector is not None
 
@@ -62,7 +62,7 @@ def test_health_tells_the_truth_while_processes_of_the_model_are_killed(
         folder.rename(gone)
         loader_of(server).kill()
         try:
-            wait_until(lambda: client.health() is Health.NOT_SERVING, 20)
+            wait_until(lambda: client.health() is Health.NOT_SERVING, 60)
         finally:
             ended.set()
             calling.join()
@@ -76,4 +76,4 @@ def test_health_tells_the_truth_while_processes_of_the_model_are_killed(
 
     assert codes <= {"UNAVAILABLE"}
     with suppress(psutil.NoSuchProcess):
-        assert psutil.wait_procs(below, timeout=10)[1] == []
+        assert psutil.wait_procs(below, timeout=60)[1] == []

@@ -1,7 +1,6 @@
 """What a real Prometheus gets from a running Vecgate."""
 
 import json
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -14,13 +13,14 @@ import pytest
 
 from helm.tools.prometheus import prometheus, promtool
 from service.process.metrics_table import all_exposed
+from service.process.ports import free_ports
 from tests.e2e.serving import Serving, serving, tiny_model
 from vecgate.client import Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import evaluation_service_pb2 as evaluation_pb
 from vecgate.v1 import property_pb2 as property_pb
 
-SCRAPE_S = 30
+SCRAPE_S = 90
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,7 @@ def scraped(running: Serving, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "scrape_configs": [{"job_name": "vecgate", "static_configs": [{"targets": [target]}]}],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     command = [prometheus(), "--config.file=prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen([*command, f"--web.listen-address={address}"], cwd=folder, stderr=log)
@@ -87,7 +85,7 @@ def scraped(running: Serving, tmp_path_factory: pytest.TempPathFactory) -> Itera
             yield address
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(60)
 
 
 def wait_for_a_scrape(address: str, log: Path) -> None:

@@ -175,7 +175,7 @@ async def test_a_nim_that_fails_fails_the_search_or_leaves_the_first_order(site:
 async def test_a_nim_that_hangs_leaves_time_for_the_first_order_within_the_callers_deadline(site: Site) -> None:
     site.nim.fault = Fault(gate=asyncio.Event())
 
-    kept = await site.find({**BY_TITLE, "keep_order_on_failure": True, "image_property": "photo"}, seconds=2)
+    kept = await site.find({**BY_TITLE, "keep_order_on_failure": True, "image_property": "photo"}, seconds=6)
     with pytest.raises(AioRpcError) as refused:
         await site.find(BY_TITLE, seconds=0.5)
 

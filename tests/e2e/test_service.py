@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -149,7 +150,7 @@ def test_weaviate_killed_while_serving_gives_unavailable_in_time_and_then_all_ca
         weaviate = running.weaviate()
         weaviate.kill()
 
-        with Client(running.address, options=[("grpc.enable_retries", 0)], timeout_s=5) as impatient:
+        with Client(running.address, options=[("grpc.enable_retries", 0)], timeout_s=20) as impatient:
             failures = []
             while not failures:
                 try:
@@ -183,8 +184,11 @@ def test_a_signal_lets_the_call_in_flight_finish_and_takes_weaviate_down_last(tm
         importing.start()
         while not any(line.get("method", "").endswith("ListEmbedders") for line in list(running.log)):
             time.sleep(0.01)
+        # The next call is the import.
+        while not outcomes and "vecgate_grpc_calls_in_flight 1.0" not in httpx.get(f"{running.url}/metrics").text:
+            time.sleep(0.01)
         code = running.end(signal.SIGINT)
-        importing.join(10)
+        importing.join(60)
 
     assert code == 0
     assert [outcome.error for outcome in outcomes] == [None] * 100

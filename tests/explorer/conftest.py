@@ -22,7 +22,7 @@ from tests.explorer.scripts import Scripts, build_scripts
 from tests.explorer.watching import Watch
 from tests.fakes.weaviate import variables_of
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 """Milliseconds that a step may take on a busy machine; what is longer than a step has a patience of its own."""
 
 NewPage = Callable[..., Awaitable[Page]]

@@ -213,6 +213,8 @@ async def test_a_hidden_page_asks_nothing(gallery: Serving, page: Page) -> None:
     await page.clock.install()
     await page.goto("#/status")
     await expect(region(page, "Server")).to_be_visible()
+    # What one answer makes it ask next, it asks now.
+    await page.wait_for_load_state("networkidle")
 
     await page.evaluate(HIDE, True)
     before = await page.evaluate("asked")
