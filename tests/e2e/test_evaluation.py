@@ -21,7 +21,7 @@ from vecgate.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
-COUNT, DIMENSION, LIMIT = 2500, 48, 10
+COUNT, DIMENSION, LIMIT = 1250, 48, 10
 LEAST_EF, LESS_EF = 12, 100
 COARSE = {"hnsw": {"ef": LEAST_EF, "ef_construction": 16, "max_connections": 6}}
 """An index that finds far less than all."""
@@ -112,8 +112,7 @@ def same_queries(drift: pb.Drift) -> pb.Change:
 async def test_the_reported_recall_of_an_index_is_the_true_one_and_the_suggested_ef_reaches_what_is_wanted(
     evaluated: Evaluated,
 ) -> None:
-    own = range(0, COUNT, 5)
-    truth = await evaluated.true_recall(evaluated.vectors[own], own)
+    truth = await evaluated.true_recall(evaluated.vectors, range(COUNT))
     systems = [{"name": "present"}, {"name": "more", "ef": 100}, {"name": "all", "ef": COUNT}]
 
     found = await evaluated.evaluate(
@@ -122,7 +121,9 @@ async def test_the_reported_recall_of_an_index_is_the_true_one_and_the_suggested
 
     present, more, all_ = (index_recall(each) for each in found.systems)
     assert 0.1 < present.mean < 0.9
-    assert abs(present.mean - truth) < 2 * (present.high - present.low)
+    # The sample is four fifths of all that can be asked, and the interval allows for a sample of ever so many, so it
+    # misses the truth of a new random index in less than one of 50,000 runs.
+    assert present.low <= truth <= present.high
     assert present.mean < more.mean < all_.mean
     assert all_.mean > 0.97
     assert all(each.real for each in found.comparisons)
@@ -145,9 +146,13 @@ async def test_the_ef_that_own_queries_choose_reaches_the_wanted_recall_with_oth
     evaluated: Evaluated,
 ) -> None:
     written = [{"id": text, "input": {"text": text}} for text in QUERIES]
+    truth = await evaluated.true_recall(random_rows(400, seed=2))
 
     found = await evaluated.evaluate(queries={"queries": written}, wanted_recall=0.9, allow_ef_change=True)
 
+    present = index_recall(found.systems[0])
+    assert_close(present.mean, truth, 1e-6)
+    assert present.low <= truth <= present.high
     assert found.ef.reached
     assert pb.FINDING_KIND_EF_FOR_OBJECTS not in [each.kind for each in found.findings]
     await evaluated.set_ef(found.ef.ef)
