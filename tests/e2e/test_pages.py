@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,18 +29,20 @@ from tests.pages import ROOT, Block, blocks, pages
 from vecgate.client import Client
 
 PAGES = [page for page in pages() if blocks(page)]
+DAYS = {str(UUID(int=number)): f"day {number} at the sea" for number in range(1, 41)}
 # What a page takes for granted.
-HOLIDAYS = """
-from vecgate.client import Client
+HOLIDAYS = f"""
+from vecgate.client import Client, Object
 from vecgate.v1.collection_service_pb2 import Collection
 client = Client("127.0.0.1:50070")
 client.create_collection(
     Collection(
         name="Holidays",
-        properties=[{"name": "title", "data_type": "DATA_TYPE_TEXT"}],
-        vectors=[{"name": "default", "text_fields": [{"name": "title"}]}],
+        properties=[{{"name": "title", "data_type": "DATA_TYPE_TEXT"}}],
+        vectors=[{{"name": "default", "text_fields": [{{"name": "title"}}]}}],
     )
 )
+list(client.import_objects("Holidays", [Object({{"title": title}}, id=id_) for id_, title in {DAYS}.items()]))
 """
 # Bound as the page binds it, which then changes nothing.
 ARTICLES = """
@@ -83,6 +86,8 @@ def site(running: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     for name in ("clients.crt", "company.pem"):
         authority.cert_pem.write_to_path(str(tmp_path / name))
     (tmp_path / "archive.token").write_text("a token", encoding="utf-8")
+    queries = [json.dumps({"text": title, "answers": [id_]}) for id_, title in DAYS.items()]
+    (tmp_path / "queries.jsonl").write_text("\n".join(queries), encoding="utf-8")
     (tmp_path / "map.toml").touch()
     (tmp_path / "bulk-rayjob.yaml").touch()
     picture = (ROOT / "tests/data/pictures/pizza.png").read_bytes()
