@@ -29,7 +29,7 @@ def gauge(metric: str, by: str = "", join: str = "sum") -> str:
 
 def newest(metric: str, by: str, join: str) -> str:
     """Return a gauge as the newest evaluation left it, also when its pod is gone; other pods have older ones."""
-    each = "namespace, job, collection, tenant"
+    each = "namespace, job, collection, tenant, vector"
     found, ended = (f"{name}{{{HERE}}}[14d:5m]" for name in (metric, "vecgate_evaluation_time_seconds"))
     last = f"max by ({each}) (max_over_time({ended}))"
     its = f"last_over_time({ended}) == on ({each}) group_left () {last}"
@@ -189,22 +189,26 @@ ROWS: dict[str, list[Panel]] = {
             "Faults by kind",
             "short",
             {
-                "{{collection}} {{tenant}} {{kind}}": newest(
-                    "vecgate_evaluation_faults", "collection, tenant, kind", "max"
+                "{{collection}} {{tenant}} {{vector}} {{kind}}": newest(
+                    "vecgate_evaluation_faults", "collection, tenant, vector, kind", "max"
                 )
             },
         ),
         (
             "Index recall",
             "percentunit",
-            {"{{collection}} {{tenant}}": newest("vecgate_evaluation_index_recall_ratio", "collection, tenant", "min")},
+            {
+                "{{collection}} {{tenant}} {{vector}}": newest(
+                    "vecgate_evaluation_index_recall_ratio", "collection, tenant, vector", "min"
+                )
+            },
         ),
         (
             "Time since the last evaluation",
             "s",
             {
-                "{{collection}} {{tenant}}": "time() - "
-                + gauge("vecgate_evaluation_time_seconds", "collection, tenant", "max")
+                "{{collection}} {{tenant}} {{vector}}": "time() - "
+                + gauge("vecgate_evaluation_time_seconds", "collection, tenant, vector", "max")
             },
         ),
     ],

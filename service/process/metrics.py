@@ -1,7 +1,7 @@
 """The service's metrics for Prometheus; those of the embedders are in embedders/telemetry/metrics.py.
 
 Label values are bounded: existing methods and routes, the clients of the configuration, and the first MAX_EVALUATED
-collections and tenants that are evaluated.
+named vectors of collections and tenants that are evaluated.
 """
 
 import asyncio
@@ -31,8 +31,9 @@ REGISTRY.unregister(GC_COLLECTOR)
 
 SHOW_EVERY_S = 1.0
 
-MAX_EVALUATED = 100
-"""Collections and tenants whose evaluations a process shows, deleted ones included: several processes keep labels."""
+MAX_EVALUATED = 300
+"""Named vectors of collections and tenants whose evaluations a process shows, deleted ones included: several processes
+keep labels."""
 
 ANONYMOUS = "anonymous"
 """The client of calls without a key."""
@@ -107,21 +108,21 @@ IMPORT_VECTORS = Counter(
 )
 EVALUATION_FAULTS = Gauge(
     "vecgate_evaluation_faults",
-    "Faults that the last evaluation of a collection found, by kind, such as VECTORS_MISSING. DRIFT is a change for "
+    "Faults that the last evaluation of a named vector found, by kind, such as VECTORS_MISSING. DRIFT is a change for "
     "the worse since an earlier one.",
-    ["collection", "tenant", "kind"],
+    ["collection", "tenant", "vector", "kind"],
     multiprocess_mode="mostrecent",
 )
 EVALUATION_RECALL = Gauge(
     "vecgate_evaluation_index_recall_ratio",
-    "The index recall that the last evaluation of a collection measured, of its first way to search that is measured.",
-    ["collection", "tenant"],
+    "The index recall that the last evaluation of a named vector measured, of its first way to search that vector.",
+    ["collection", "tenant", "vector"],
     multiprocess_mode="mostrecent",
 )
 EVALUATION_TIME = Gauge(
     "vecgate_evaluation_time_seconds",
-    "When the last evaluation of a collection that this server made ended, in seconds since 1970.",
-    ["collection", "tenant"],
+    "When the last evaluation of a named vector that this server made ended, in seconds since 1970.",
+    ["collection", "tenant", "vector"],
     multiprocess_mode="mostrecent",
 )
 FETCHES = Counter(
@@ -162,7 +163,7 @@ def _count_tasks() -> int:
 
 TASKS.set_function(_count_tasks)
 
-_evaluated: set[tuple[str, str]] = set()
+_evaluated: set[tuple[str, str, str]] = set()
 _kinds: set[str] = set()
 _calls: dict[tuple[str, str, str], Counter] = {}
 _call_seconds: dict[str, Histogram] = {}
@@ -207,18 +208,19 @@ def note_request(route: str, code: int, took_s: float) -> None:
 
 
 def note_evaluation(
-    collection: str, tenant: str, *, faults: Mapping[str, int], recall: float | None, time_s: float
+    collection: str, tenant: str, vector: str, *, faults: Mapping[str, int], recall: float | None, time_s: float
 ) -> None:
-    """Show what an evaluation found, of the first MAX_EVALUATED collections and tenants.
+    """Show what an evaluation found of a named vector, of the first MAX_EVALUATED ones.
 
     Args:
         collection: the collection's own name.
         tenant: whose objects; empty if the collection has no tenants.
+        vector: the named vector.
         faults: how many there are of each kind that was looked for; others stay as they are.
         recall: the index recall; None if it was not measured.
         time_s: when it ended, in seconds since 1970.
     """
-    key = (collection, tenant)
+    key = (collection, tenant, vector)
     if key not in _evaluated and len(_evaluated) >= MAX_EVALUATED:
         return
     _evaluated.add(key)
@@ -232,15 +234,30 @@ def note_evaluation(
 def forget_evaluations(collection: str, tenants: Container[str] | None = None) -> None:
     """Show no number any more for a collection that is deleted, so that no alert is about it.
 
-    Labels of several processes cannot be taken back, so the values become NaN, which no condition of an alert fits.
-
     Args:
         collection: the collection's own name.
         tenants: which of its tenants are deleted; None for all of it.
     """
     for key in _evaluated:
         if key[0] == collection and (tenants is None or key[1] in tenants):
-            for kind in _kinds:
-                EVALUATION_FAULTS.labels(*key, kind).set(nan)
-            EVALUATION_RECALL.labels(*key).set(nan)
-            EVALUATION_TIME.labels(*key).set(nan)
+            _forget(key)
+
+
+def forget_other_vectors(collection: str, vectors: Container[str]) -> None:
+    """Show no number any more for named vectors that were removed.
+
+    Args:
+        collection: the collection's own name.
+        vectors: the named vectors that it has.
+    """
+    for key in _evaluated:
+        if key[0] == collection and key[2] not in vectors:
+            _forget(key)
+
+
+def _forget(key: tuple[str, str, str]) -> None:
+    """Make numbers NaN, which no condition of an alert fits; labels of several processes cannot be taken back."""
+    for kind in _kinds:
+        EVALUATION_FAULTS.labels(*key, kind).set(nan)
+    EVALUATION_RECALL.labels(*key).set(nan)
+    EVALUATION_TIME.labels(*key).set(nan)

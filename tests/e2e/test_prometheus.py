@@ -147,8 +147,9 @@ def test_prometheus_counts_what_was_done(scraped: str) -> None:
     assert query(scraped, 'vecgate_http_requests_total{route="GET /v1/models"}') == {
         ("anonymous", "200", "GET /v1/models"): 1
     }
-    assert query(scraped, "vecgate_evaluation_index_recall_ratio") == {("Seen",): 1}
-    assert query(scraped, 'vecgate_evaluation_faults{kind="VECTORS_MISSING"}') == {("Seen", "VECTORS_MISSING"): 0}
-    assert 0 <= query(scraped, "time() - vecgate_evaluation_time_seconds")[("Seen",)] < SCRAPE_S * 60
+    assert query(scraped, "vecgate_evaluation_index_recall_ratio") == {("Seen", "default"): 1}
+    faults = query(scraped, 'vecgate_evaluation_faults{kind="VECTORS_MISSING"}')
+    assert faults == {("Seen", "VECTORS_MISSING", "default"): 0}
+    assert 0 <= query(scraped, "time() - vecgate_evaluation_time_seconds")[("Seen", "default")] < SCRAPE_S * 60
     assert query(scraped, "vecgate_model_bytes")[("cpu", "clip")] > 10_000
     assert query(scraped, "sum(vecgate_embedder_queue_seconds_count) by (priority)")[("interactive",)] > 0

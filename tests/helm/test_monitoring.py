@@ -150,12 +150,15 @@ def test_the_dashboard_shows_what_the_newest_evaluation_found_also_when_its_pod_
     }
     series = []
     for instance, metrics in found.items():
-        own = f'namespace="a",job="vecgate",instance="{instance}",collection="Pictures"'
+        own = f'namespace="a",job="vecgate",instance="{instance}",collection="Pictures",vector="default"'
         for metric, values in metrics.items():
             name, _, labels = metric.rstrip("}").partition("{")
             series.append({"series": f"vecgate_evaluation_{name}{{{own},{labels}}}", "values": values})
     shown = [line for line in expressions() if "vecgate_evaluation_" in line and "time() -" not in line]
-    labels = ('{collection="Pictures",kind="HUBS"}', '{collection="Pictures"}')
+    labels = (
+        '{collection="Pictures",vector="default",kind="HUBS"}',
+        '{collection="Pictures",vector="default"}',
+    )
 
     def at(hours: int, *values: float) -> list[dict[str, Any]]:
         return [

@@ -21,7 +21,7 @@ from service.core.collections.changes import (
 from service.core.embedder_pool import EmbedderPool
 from service.domain import Collection, NamedVector, Scope, Space
 from service.errors import CollectionChanged, EmbedderNotFound, StoreRejected, Violation, Violations, collecting, noting
-from service.process.metrics import forget_evaluations
+from service.process.metrics import forget_evaluations, forget_other_vectors
 from service.store.base import Store
 
 log = structlog.get_logger(__name__)
@@ -105,7 +105,9 @@ class Collections:
         await self._store.update_collection(changed)
         for each in change.removed_vectors:
             await self._store.remove_vector(changed.name, each)
-        return await self._read_back(changed)
+        found = await self._read_back(changed)
+        forget_other_vectors(found.name, {each.name for each in found.vectors})
+        return found
 
     async def _read_back(self, wanted: Collection) -> Collection:
         """Return a collection as the store made it.

@@ -1,6 +1,6 @@
 """How an evaluation differs from an earlier one of the same collection, and which differences are more than chance."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -86,6 +86,8 @@ MEASURED = {
 OF_MEASURES = frozenset(kind for kind, _ in MEASURED.values())
 OF_QUERIES = {ChangeKind.QUERY_GAP, *OF_MEASURES}
 """What is tested by means over queries."""
+OF_SYSTEMS = {ChangeKind.NOT_FOUND, ChangeKind.MEDIAN_TIME, *OF_MEASURES}
+"""What is compared of ways to search; all else is of vectors, or of the collection itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,6 +184,23 @@ class Drift:
     since: datetime
     changes: list[Change]
     queries: int
+
+    def count_losses(self, vector: str, systems: Container[str]) -> int | None:
+        """Return how many changes for the worse concern a named vector: its own, and those of the collection itself.
+
+        Args:
+            vector: the named vector.
+            systems: the names of ways to search it, whose changes count, too.
+
+        Returns:
+            None if only one of the evaluations has read this vector.
+        """
+        others = [each for each in self.changes if each.kind not in OF_SYSTEMS]
+        if vector not in [each.subject for each in others]:
+            return None
+        own = [each for each in others if each.subject in ("", vector)]
+        own += [each for each in self.changes if each.kind in OF_SYSTEMS and each.subject in systems]
+        return sum(bool(each.message) for each in own)
 
 
 @dataclass(slots=True)

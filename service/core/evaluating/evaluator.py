@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Container, Coroutine, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -60,7 +60,7 @@ from service.core.pictures import NO_PICTURES, Pictures
 from service.core.reranker_pool import RerankerPool
 from service.domain import CaptionQueries, EvaluationWishes, NamedVector, ObjectQueries, System, WrittenQueries
 from service.errors import InvalidRequest, Overloaded, Violation
-from service.process.metrics import note_evaluation
+from service.process.metrics import forget_other_vectors, note_evaluation
 from service.store.base import Store
 
 Made = TypeVar("Made")
@@ -133,6 +133,8 @@ class Evaluator:
             found = await course.run(targets)
             if earlier is not None:
                 found = await _to_its_end(asyncio.to_thread(_with_drift, found, earlier))
+            # Another process may have removed vectors.
+            forget_other_vectors(collection.name, {each.name for each in collection.vectors})
             _show(found, wishes)
             return found
 
@@ -412,33 +414,45 @@ def _with_drift(found: Evaluation, earlier: Report) -> Evaluation:
 
 
 def _show(found: Evaluation, wishes: EvaluationWishes) -> None:
-    """Show in the metrics what is wrong with a collection, if all its vectors were read.
+    """Show in the metrics what is wrong with each named vector, if all vectors were read.
 
-    What searches of another ef, with words or with a reranker find tells of these, and not of the collection.
+    What searches of another ef, with words, with several vectors or with a reranker find tells of these, and not of
+    the vector.
     """
-    plain = [each for each in wishes.systems if each.ef is None and measures_index(wishes, each)]
-    if not plain:
-        return
-    names = {each.name for each in plain}
-    unknown = {FindingKind.NO_BETTER_THAN_CHANCE}  # which wrong answers of a caller cause, too
-    if found.drift is None:
-        unknown.add(FindingKind.DRIFT)
-    if not isinstance(wishes.queries, ObjectQueries):
+    plain = [each for each in found.systems if each.system.ef is None and measures_index(wishes, each.system)]
+    for vector in dict.fromkeys(each.target.name for each in plain):
+        its = [each for each in plain if each.target.name == vector]
+        recall = its[0].measures.get(Measure.INDEX_RECALL)
+        note_evaluation(
+            found.collection,
+            found.tenant,
+            vector,
+            faults=_count_faults(found, vector, {each.system.name for each in its}),
+            recall=None if recall is None else recall.mean,
+            time_s=found.time.timestamp(),
+        )
+
+
+def _count_faults(found: Evaluation, vector: str, systems: Container[str]) -> dict[str, int]:
+    """Return how many faults of each kind a named vector has.
+
+    What was not looked for is left out and keeps its number: else an evaluation of another kind would end an alert.
+
+    Args:
+        found: the evaluation.
+        vector: the named vector.
+        systems: the names of the ways to search it that tell of it.
+    """
+    # Wrong answers of a caller are no better than chance, too.
+    unknown = {FindingKind.NO_BETTER_THAN_CHANCE, FindingKind.DRIFT}
+    if found.query_set != QUERIES_PATH[ObjectQueries]:
         unknown.add(FindingKind.OBJECTS_NOT_FOUND)
-    # What was not looked for keeps its number: else an evaluation of another kind would end an alert.
     faults = dict.fromkeys((kind.name for kind in FindingKind if kind not in REMARKS | unknown), 0)
     for each in found.findings:
-        if each.kind.name in faults and (not each.system or each.system in names):
+        if each.kind.name in faults and (each.system in systems or each.vector == vector):
             faults[each.kind.name] += 1
-    first = next(each for each in found.systems if each.system.name == plain[0].name)
-    recall = first.measures.get(Measure.INDEX_RECALL)
-    note_evaluation(
-        found.collection,
-        found.tenant,
-        faults=faults,
-        recall=None if recall is None else recall.mean,
-        time_s=found.time.timestamp(),
-    )
+    losses = None if found.drift is None else found.drift.count_losses(vector, systems)
+    return faults if losses is None else {**faults, FindingKind.DRIFT.name: losses}
 
 
 def _results(runs: Sequence[Run], values: Sequence[dict[Measure, Values]]) -> list[SystemResult]:

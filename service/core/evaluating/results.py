@@ -70,11 +70,19 @@ REMARKS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One warning: about which system, in words, with what to do; the system is empty for the collection itself."""
+    """One warning, in words, with what to do.
+
+    Attributes:
+        kind: what it warns of.
+        system: which way to search it is about; empty for the collection itself.
+        message: the words.
+        vector: which named vector, if it is about the stored vectors of one.
+    """
 
     kind: FindingKind
     system: str
     message: str
+    vector: str = ""
 
     @property
     def fault(self) -> bool:
@@ -408,7 +416,7 @@ def findings_of_counts(vector: NamedVector, counts: VectorCounts) -> list[Findin
         ),
     }
     found = [
-        Finding(kind, "", f"vector {vector.name!r}: {count} of {counts.objects} objects {what}")
+        Finding(kind, "", f"vector {vector.name!r}: {count} of {counts.objects} objects {what}", vector.name)
         for kind, (count, what) in words.items()
         if count
     ]
@@ -418,5 +426,5 @@ def findings_of_counts(vector: NamedVector, counts: VectorCounts) -> list[Findin
             f"{counts.gap:.2f}); choose the certainty or distance of such searches by these, not by searches near "
             "objects"
         )
-        found.append(Finding(FindingKind.GAP, "", message))
+        found.append(Finding(FindingKind.GAP, "", message, vector.name))
     return found

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from grpc import StatusCode
+from prometheus_client import REGISTRY
 from typer.testing import CliRunner
 
 from service.cli import app, checking
@@ -141,6 +142,30 @@ async def test_of_several_named_vectors_each_is_checked_and_one_without_objects_
     assert "INVALID_INPUT" not in result.output
     assert sorted(files(tmp_path)) == ["Pictures%20%28all%29.json", "Pictures%20%28rare%29.json"]
     assert empty.exit_code == 1
+
+
+def shown(vector: str, kind: str) -> float | None:
+    """Return how many faults of a kind the metrics show of a named vector."""
+    labels = {"collection": "Pictures", "tenant": "", "vector": vector, "kind": kind}
+    return REGISTRY.get_sample_value("vecgate_evaluation_faults", labels)
+
+
+async def test_faults_of_the_first_named_vector_stay_in_the_metrics_when_the_last_one_is_sound(
+    several: Wire, tmp_path: Path
+) -> None:
+    for each in several.store._objects["Pictures"].values():
+        each.vectors["rare"] = each.vectors["all"]
+    await run(several, "Pictures", "--reports", str(tmp_path))
+    for id_ in IDS[:20]:
+        del several.store._objects["Pictures"][id_].vectors["all"]
+
+    result = await run(several, "Pictures", "--reports", str(tmp_path))
+
+    assert result.exit_code == 4
+    assert "Pictures (all): 60 objects, 2 faults" in result.output
+    assert "Pictures (rare): 60 objects, sound" in result.output
+    kinds = ("VECTORS_MISSING", "DRIFT")
+    assert [[shown(vector, kind) for kind in kinds] for vector in ("all", "rare")] == [[1, 1], [0, 0]]
 
 
 async def test_a_named_vector_that_no_object_has_any_more_is_a_fault_until_one_has_it(

@@ -21,7 +21,8 @@ from service.process import metrics
 metrics.FAILURES.labels("INTERNAL", "server").inc()
 metrics.IN_FLIGHT.inc(5)
 faults = {"HUBS": int(sys.argv[1]) % 2, "DRIFT": 0}
-metrics.note_evaluation("Pictures", "", faults=faults, recall=0.9 + int(sys.argv[1]) / 100, time_s=int(sys.argv[1]))
+recall = 0.9 + int(sys.argv[1]) / 100
+metrics.note_evaluation("Pictures", "", "default", faults=faults, recall=recall, time_s=int(sys.argv[1]))
 metrics.STORE_UP.set(int(sys.argv[1]) % 2)
 QUEUED_INPUTS.labels("clip").set_function(lambda: 7)
 sys.stdout.write(generate_latest(asyncio.run(metrics.exposed())).decode())
@@ -42,7 +43,7 @@ def page_of(number: int, folder: Path) -> dict[str, float]:
         sample.name: sample.value
         for family in text_string_to_metric_families(ended.stdout)
         for sample in family.samples
-        if sample.labels.keys() <= {"reason", "blame", "embedder", "collection", "tenant"}
+        if sample.labels.keys() <= {"reason", "blame", "embedder", "collection", "tenant", "vector"}
         or sample.labels.get("kind") == "HUBS"
     }
 

@@ -871,7 +871,8 @@ async def test_drift_needs_the_comparison_with_exact_search(wire: Wire) -> None:
 
 
 def shown(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(f"vecgate_evaluation_{name}", {"collection": "Pictures", "tenant": "", **labels})
+    of = {"collection": "Pictures", "tenant": "", "vector": "default"}
+    return REGISTRY.get_sample_value(f"vecgate_evaluation_{name}", {**of, **labels})
 
 
 async def test_metrics_show_the_last_evaluation_of_a_collection(wire: Wire) -> None:
@@ -896,6 +897,66 @@ async def test_metrics_show_the_last_evaluation_of_a_collection(wire: Wire) -> N
     ]
     assert shown("index_recall_ratio") == 1
     assert shown("time_seconds") == found.report.end_time.ToDatetime(UTC).timestamp()
+
+
+async def pair(wire: Wire) -> list[UUID]:
+    """Store objects with the same vectors in the named vectors `first` and `second`."""
+    ids = await crowd(wire, ("first", "second"), name="first")
+    collection = await wire.store.get_collection("Pictures")
+    (first,) = collection.vectors
+    await wire.store.update_collection(replace(collection, vectors=(first, replace(first, name="second"))))
+    return ids
+
+
+def of_each(name: str, **labels: str) -> list[float | None]:
+    return [shown(name, vector=each, **labels) for each in ("first", "second")]
+
+
+async def test_metrics_show_of_several_named_vectors_of_one_evaluation_each_with_its_own_faults(wire: Wire) -> None:
+    ids = await pair(wire)
+    systems = [{"target_vector": "first"}, {"target_vector": "second"}]
+    earlier = (await evaluate(wire, objects={"sample_size": 40}, systems=systems)).report
+    for id_ in ids[:5]:
+        del wire.store._objects["Pictures"][id_].vectors["second"]
+    wire.store.lost = {(id_, "second") for id_ in ids[5:]}
+
+    found = await evaluate(wire, objects={"sample_size": 40}, systems=systems, earlier=earlier)
+
+    for kind in ("VECTORS_MISSING", "OBJECTS_NOT_FOUND", "LOW_INDEX_RECALL"):
+        assert of_each("faults", kind=kind) == [0, 1]
+    assert of_each("index_recall_ratio") == [1, 0]
+    losses = [each.subject for each in found.drift.changes if each.message]
+    assert set(losses) == {found.systems[1].system.name}
+    assert of_each("faults", kind="DRIFT") == [0, len(losses)]
+    assert len(set(of_each("time_seconds"))) == 1
+
+
+async def test_what_has_changed_only_in_searches_with_several_vectors_is_not_shown_in_the_metrics(wire: Wire) -> None:
+    await pair(wire)
+    systems = [{"target_vector": "first"}, {"name": "both", "target_weights": {"first": 1, "second": 1}}]
+    asked = {"captions": {"property": "title", "sample_size": 40}, "systems": systems}
+    earlier = (await evaluate(wire, **asked)).report
+    wire.store.lost = {(UUID(int=number + 1), "second") for number in range(40)}
+    metrics.note_evaluation("Pictures", "", "second", faults={"DRIFT": 8}, recall=0.5, time_s=7)
+
+    found = await evaluate(wire, **asked, earlier=earlier)
+
+    told = [each.subject for each in found.drift.changes if each.message]
+    assert told
+    assert set(told) == {"both"}
+    assert of_each("faults", kind="DRIFT") == [0, 8]
+
+
+async def test_a_named_vector_that_the_earlier_evaluation_did_not_read_keeps_its_number_of_changes(wire: Wire) -> None:
+    await pair(wire)
+    alone = [{"target_vector": "first"}]
+    earlier = (await evaluate(wire, objects={"sample_size": 40}, systems=alone)).report
+    metrics.note_evaluation("Pictures", "", "second", faults={"DRIFT": 5}, recall=0.5, time_s=7)
+
+    await evaluate(wire, objects={"sample_size": 40}, systems=[*alone, {"target_vector": "second"}], earlier=earlier)
+
+    assert of_each("faults", kind="DRIFT") == [0, 5]
+    assert of_each("index_recall_ratio") == [1, 1]
 
 
 async def test_what_is_tried_out_is_not_shown_as_a_fault_of_the_collection(
@@ -939,7 +1000,7 @@ async def test_a_recall_that_was_not_measured_is_not_shown_as_that_of_an_earlier
     await crowd(wire)
     await evaluate(wire, objects={"sample_size": 40})
 
-    metrics.note_evaluation("Pictures", "", faults={}, recall=None, time_s=7)
+    metrics.note_evaluation("Pictures", "", "default", faults={}, recall=None, time_s=7)
 
     assert math.isnan(shown("index_recall_ratio") or 0)
     assert shown("time_seconds") == 7
@@ -947,7 +1008,7 @@ async def test_a_recall_that_was_not_measured_is_not_shown_as_that_of_an_earlier
 
 async def test_metrics_show_nothing_of_a_collection_that_is_deleted(wire: Wire) -> None:
     await crowd(wire)
-    metrics.note_evaluation("Kept", "", faults={"HUBS": 3}, recall=0.5, time_s=7)
+    metrics.note_evaluation("Kept", "", "default", faults={"HUBS": 3}, recall=0.5, time_s=7)
     await evaluate(wire, objects={"sample_size": 40})
     before = [shown("faults", kind="HUBS"), shown("index_recall_ratio")]
 
@@ -959,9 +1020,29 @@ async def test_metrics_show_nothing_of_a_collection_that_is_deleted(wire: Wire) 
     assert shown("faults", kind="HUBS", collection="Kept") == 3
 
 
+@pytest.mark.parametrize("here", [True, False], ids=["by this process", "by another one"])
+async def test_metrics_show_nothing_of_a_named_vector_that_is_removed(wire: Wire, *, here: bool) -> None:
+    await pair(wire)
+    alone = [{"target_vector": "first"}]
+    await evaluate(wire, objects={"sample_size": 40}, systems=[*alone, {"target_vector": "second"}])
+    before = of_each("index_recall_ratio")
+
+    if here:
+        removal = collection_pb.UpdateCollectionRequest(collection={"name": "Pictures"}, removed_vectors=["second"])
+        await wire.collections.UpdateCollection(removal)
+    else:
+        await wire.store.remove_vector("Pictures", "second")
+        await evaluate(wire, objects={"sample_size": 40}, systems=alone)
+
+    assert before == [1, 1]
+    after = [of_each("faults", kind="HUBS"), of_each("index_recall_ratio"), of_each("time_seconds")]
+    assert [math.isnan(second or 0) for _, second in after] == [True] * 3
+    assert not any(math.isnan(first or 0) for first, _ in after)
+
+
 def test_metrics_show_nothing_of_a_tenant_that_is_deleted() -> None:
     for tenant in ("a", "b"):
-        metrics.note_evaluation("Pictures", tenant, faults={"HUBS": 3}, recall=0.5, time_s=7)
+        metrics.note_evaluation("Pictures", tenant, "default", faults={"HUBS": 3}, recall=0.5, time_s=7)
 
     metrics.forget_evaluations("Pictures", ["a"])
 
@@ -971,10 +1052,11 @@ def test_metrics_show_nothing_of_a_tenant_that_is_deleted() -> None:
 
 def test_metrics_show_no_more_collections_than_a_server_may_have_labels_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "MAX_EVALUATED", 1)
-    monkeypatch.setattr(metrics, "_evaluated", {("Pictures", "")})
+    monkeypatch.setattr(metrics, "_evaluated", {("Pictures", "", "default")})
 
-    for name in ("Pictures", "Others"):
-        metrics.note_evaluation(name, "", faults={"HUBS": 7}, recall=None, time_s=7)
+    for name, vector in (("Pictures", "default"), ("Others", "default"), ("Pictures", "others")):
+        metrics.note_evaluation(name, "", vector, faults={"HUBS": 7}, recall=None, time_s=7)
 
     assert shown("faults", kind="HUBS") == 7
     assert shown("faults", kind="HUBS", collection="Others") is None
+    assert shown("faults", kind="HUBS", vector="others") is None
