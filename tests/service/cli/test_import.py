@@ -315,12 +315,12 @@ def test_an_import_that_is_killed_goes_on_with_what_is_not_stored(
     def slow(_: object_pb.DataObject) -> None:
         came.release()
         if len(fake.objects["Pictures"]) > 100:
-            going_on.wait(30)
+            going_on.wait(120)
 
     fake.refuse = slow
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(100):
-        assert came.acquire(timeout=30)
+        assert came.acquire(timeout=120)
     running.kill()
     running.wait()
     going_on.set()

@@ -116,7 +116,7 @@ def test_a_default_vector_is_read_whatever_an_editor_leaves_behind_it(space: str
     assert without_default_vector(f"Pictures\n[Vecgate: default_vector=a]{space}") == ("Pictures", "a")
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("end", ["", "x"])
 def test_a_long_description_of_such_lines_is_read_at_once(end: str) -> None:
     lines = "\n[Vecgate: default_vector=a]" * 100_000

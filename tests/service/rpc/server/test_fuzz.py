@@ -36,7 +36,7 @@ from vecgate.v1.input_pb2 import Image, Input
 OURS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.CANCELLED}
 """Codes that no request may lead to."""
 
-CALL_S = 20
+CALL_S = 60
 ONE = str(UUID(int=1))
 NAMED = collection_pb.VectorConfig(name="default", text_fields=[collection_pb.WeightedField(name="title", weight=1)])
 SOUND: dict[str, Message] = {
