@@ -307,7 +307,7 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
 
     def name_for(self, vector: NamedVector) -> str:
         """Return the name of the preferred embedder of a named vector's space; empty if there is none."""
-        return next((each.spec.name for each in self.of_space(vector.space.id if vector.space else "")), "")
+        return next((each.spec.name for each in self.of_space(vector.space_id)), "")
 
     async def embed_with_first(
         self,

@@ -184,6 +184,11 @@ class NamedVector:
     binding: int = 0
 
     @property
+    def space_id(self) -> str:
+        """The id of the space that it is bound to; empty if unknown."""
+        return self.space.id if self.space else ""
+
+    @property
     def field_names(self) -> list[str]:
         """The names of its fields, texts first."""
         return list(self.field_weights)

@@ -325,7 +325,7 @@ def _vector_faults(present: NamedVector, draft: VectorDraft, path: str) -> Itera
     given = {
         "image_fields": wanted.image_fields and wanted.image_fields != present.image_fields,
         "text_fields": wanted.text_fields and wanted.text_fields != present.text_fields,
-        "embedder": draft.embedder and _space_id(wanted) != _space_id(present),
+        "embedder": draft.embedder and wanted.space_id != present.space_id,
         "model": draft.model and (present.space is None or draft.model != present.space.model),
         "native": wanted.native and not present.native,
         "combination": draft.joint not in (None, present.joint),
@@ -335,10 +335,6 @@ def _vector_faults(present: NamedVector, draft: VectorDraft, path: str) -> Itera
     for name, differs in given.items():
         if differs:
             yield _immutable(f"{path}.{name}", "add a named vector instead")
-
-
-def _space_id(vector: NamedVector) -> str:
-    return vector.space.id if vector.space else ""
 
 
 def _changed_index(present: VectorIndex, wanted: VectorIndex, path: str, violations: Violations) -> VectorIndex:

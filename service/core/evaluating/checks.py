@@ -126,7 +126,7 @@ def check_earlier(
                 _check_same(earlier.systems[system.name].system, named_system(system, target), violations)
         message = "is compared by all vectors; do not leave the index recall out"
         violations.require(wishes.index_recall, "earlier", message)
-        now = {each.name: each.space.id if each.space else "" for each in targets}
+        now = {each.name: each.space_id for each in targets}
         both = [name for name in now if name in earlier.vectors]
         message = (
             f"has counts of none of the vectors {', '.join(now)}; let a system of both evaluations search one of them "

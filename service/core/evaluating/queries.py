@@ -218,7 +218,7 @@ class QueryMaker:
         work = _Work()
         values = 0
         for target in self._targets:
-            space = _space_of(target)
+            space = target.space_id
             if space not in spaces:
                 embedders = self._embedders.for_vector(self._task.collection.name, target)
                 rows = spaces[space] = {}
@@ -236,7 +236,7 @@ class QueryMaker:
     async def _stack(self, spaces: Mapping[str, Mapping[int, Vector]], kept: Sequence[int]) -> dict[str, Vector]:
         """Return by named vector the vectors of some rows; named vectors of one space share them."""
         stacked = {space: await _stacked([rows[row] for row in kept]) for space, rows in spaces.items()}
-        return {each.name: stacked[_space_of(each)] for each in self._targets}
+        return {each.name: stacked[each.space_id] for each in self._targets}
 
 
 def query_digests(queries: Sequence[Query]) -> NDArray[np.uint64]:
@@ -276,10 +276,6 @@ def query_digest(wanted: ObjectQueries | CaptionQueries | WrittenQueries) -> byt
         # With its length, a part ends where it ends.
         digest.update(len(content).to_bytes(8, "little") + content)
     return digest.digest()
-
-
-def _space_of(target: NamedVector) -> str:
-    return target.space.id if target.space else ""
 
 
 def _text_of(content: Input) -> str:

@@ -148,7 +148,7 @@ class IndexTruth:
             vectors = queries.vectors[each.name]
             # Scaling the vectors of the most queries takes longer than the event loop may be kept.
             self._nearest[each.name] = await asyncio.to_thread(Nearest, each.distance, vectors, limit, own)
-            self.counts[each.name] = VectorCounts(each.space.id if each.space else "")
+            self.counts[each.name] = VectorCounts(each.space_id)
         done, fields = 0, ReturnFields(vectors=list(self._nearest))
         async for page in every_object(self._store, self._collection, fields, self._scope):
             await asyncio.to_thread(self._add, page, queries.vectors)

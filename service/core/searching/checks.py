@@ -158,14 +158,14 @@ def targets_of_query(
     Raises:
         InvalidRequest: it is not clear which of several named vectors is meant, or there is none.
     """
-    counts = Counter(_space_of(each) for each in collection.vectors)
-    alone = {space: each for each in collection.vectors if (space := _space_of(each)) and counts[space] == 1}
+    counts = Counter(each.space_id for each in collection.vectors)
+    alone = {space: each for each in collection.vectors if (space := each.space_id) and counts[space] == 1}
     if own := {part.content.space for part in near.parts if isinstance(part.content, OwnVector)}:
         return [default_target(collection, _target_of_own(collection, own, alone, default))]
     if default is None and len(alone) < len(collection.vectors):
         return [default_target(collection, default)]
-    by_space = alone if default is None else alone | {_space_of(default): default}
-    first = [] if default is None else [_space_of(default)]
+    by_space = alone if default is None else alone | {default.space_id: default}
+    first = [] if default is None else [default.space_id]
     targets = [by_space[each] for each in dict.fromkeys([*first, *served]) if each in served and each in by_space]
     return targets or [by_space[each] for each in first] or list(alone.values())
 
@@ -174,7 +174,7 @@ def _target_of_own(
     collection: Collection, own: Iterable[str], alone: Mapping[str, NamedVector], default: NamedVector | None
 ) -> NamedVector | None:
     """Return the named vector that the caller's vectors are for, by their spaces; an empty space is not stated."""
-    known = {_space_of(each) for each in collection.vectors} - {"" if default is None else _space_of(default)}
+    known = {each.space_id for each in collection.vectors} - {"" if default is None else default.space_id}
 
     def target(space: str) -> NamedVector | None:
         # One of a space that no named vector has is for the default one, which refuses it.
@@ -184,7 +184,3 @@ def _target_of_own(
 
     found = {None if each is None else each.name: each for each in map(target, own)}
     return found.popitem()[1] if len(found) == 1 else None
-
-
-def _space_of(vector: NamedVector) -> str:
-    return vector.space.id if vector.space else ""

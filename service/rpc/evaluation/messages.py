@@ -157,7 +157,7 @@ def _add_suggestions(message: pb.Evaluation, found: Evaluation) -> None:
 def _system_result(result: SystemResult, *, with_values: bool = False) -> pb.SystemResult:
     return pb.SystemResult(
         system=_system(result.system, result.target.name),
-        space=result.target.space.id if result.target.space else "",
+        space=result.target.space_id,
         measures=[
             pb.MeasuredEstimate(
                 measure=MEASURES[each],
