@@ -160,11 +160,10 @@ def bound_vector(collection: Collection, wish: BindingWish) -> NamedVector:
 def _means(vector: NamedVector) -> tuple[object, ...]:
     """Return what a binding says of how vectors are made, alike for those that make the same vectors."""
     kinds = (vector.text_fields, vector.image_fields)
-    space = vector.space and vector.space.id
     if vector.joint:
-        return space, True, *(tuple(each.name for each in fields) for fields in kinds)
+        return vector.space_id, True, *(tuple(each.name for each in fields) for fields in kinds)
     whole = sum(each.weight for fields in kinds for each in fields)
-    return space, False, *({each.name: round(each.weight / whole, 6) for each in fields} for fields in kinds)
+    return vector.space_id, False, *({each.name: round(each.weight / whole, 6) for each in fields} for fields in kinds)
 
 
 def _fault(present: NamedVector, bound: NamedVector, wish: BindingWish) -> str | None:

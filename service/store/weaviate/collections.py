@@ -5,6 +5,7 @@ import contextlib
 import re
 from collections.abc import Container, Mapping, Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Literal
 
 from cachetools import LRUCache, TTLCache
@@ -31,7 +32,6 @@ SWITCH = "ENABLE_EXPERIMENTAL_ALTER_SCHEMA_DROP_VECTOR_INDEX_ENDPOINT"
 REMOVES_SOUNDLY = (1, 39)
 """The first version after whose removals objects can be updated; no answer but the version tells it beforehand."""
 UNKNOWN_CALL = frozenset((405, 501))
-NOT_FOUND = 404
 MAX_SCHEMAS = 1024
 SCHEMA_MAX_AGE_S = 1.0
 """How long searches use a schema before it is read again; reading it takes as long as a small search."""
@@ -347,7 +347,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _unknown_call(error: UnexpectedStatusCodeError) -> bool:
     """Return whether Weaviate has no such call at all, as an older version may answer."""
-    return error.status_code in UNKNOWN_CALL or (error.status_code == NOT_FOUND and "path /" in str(error))
+    return error.status_code in UNKNOWN_CALL or (error.status_code == HTTPStatus.NOT_FOUND and "path /" in str(error))
 
 
 def tenants_to_create(tenants: Sequence[Tenant]) -> list[TenantCreate]:

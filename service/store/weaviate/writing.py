@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Container, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -23,8 +24,6 @@ from service.store.weaviate.objects import Objects, to_weaviate
 from service.store.weaviate.vector_schema import NAMELESS, as_mapping, is_removed
 
 log = structlog.get_logger(__name__)
-
-NOT_FOUND = 404
 
 
 async def insert(
@@ -98,7 +97,7 @@ async def update_in_weaviate(within: Objects, change: ObjectChange) -> None:
         if change.lost_vectors:
             await _drop_vectors(within, change, {*change.lost_vectors, *_removed_vectors(schema)}, hashed)
     except UnexpectedStatusCodeError as error:
-        if error.status_code == NOT_FOUND:
+        if error.status_code == HTTPStatus.NOT_FOUND:
             raise ObjectNotFound(str(change.id)) from error
         raise
 
