@@ -220,12 +220,14 @@ def _find_in(
     neighbours: Sequence[Duplicate | None],
     stored: Mapping[UUID, StoredObject],
 ) -> dict[UUID, Duplicate]:
-    """Return which objects duplicate their stored neighbour, or an earlier one that is about to be stored."""
+    """Return which objects duplicate their stored neighbour, or another one that is stored before or stays."""
     vector, check = asked.vector, asked.check
     cosines = _cosines([each.vectors[vector.name] for each in objects])
     found: dict[UUID, Duplicate] = {}
     kept: list[int] = []
-    for at, (object_, neighbour) in enumerate(zip(objects, neighbours, strict=True)):
+    # Those that are stored stay in any case, so others are compared with them, whichever comes first.
+    for at in sorted(range(len(objects)), key=lambda each: objects[each].id not in stored):
+        object_, neighbour = objects[at], neighbours[at]
         earlier = [
             Duplicate(objects[each].id, float(cosines[at, each]), _same(vector, objects[each], object_))
             for each in kept

@@ -76,6 +76,18 @@ async def test_an_object_that_is_replaced_is_compared_as_it_will_be(store: FakeS
     assert {number: each.id.int for number, each in back.items()} == {1: 3}
 
 
+@pytest.mark.parametrize(("action", "expected"), [(SKIP, {1: 2, 3: 2}), (REPORT, {1: 2, 3: 2})])
+async def test_what_is_stored_stays_and_others_duplicate_it_whichever_comes_first(
+    store: FakeStore, action: DuplicateAction, expected: dict[int, int]
+) -> None:
+    stored = at(0, 2)
+    await store.put_objects("Pictures", [stored])
+
+    found = await find(store, [at(2, 1), stored, at(-2, 3)], action, stored=[stored])
+
+    assert {number: each.id.int for number, each in found.items()} == expected
+
+
 async def test_the_nearest_is_named_whether_it_is_stored_or_in_the_chunk(store: FakeStore) -> None:
     await store.put_objects("Pictures", [at(3, 1), at(80, 2)])
 
