@@ -115,8 +115,8 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         reading = Reading(plan, collection, job.tenant, web)
         output = _output(job, collection, plan, ledger.run)
         target = Target(collection, Scope(job.tenant), where, job.patience_s, output, job.stores)
-        before = loop.run(count_objects(store, collection, target.scope))
-        recorded = _begin(ledger, output, {**_identity(job, collection), BEFORE: before})
+        facts = {BEFORE: loop.run(count_objects(store, collection, target.scope))} if job.stores else {}
+        recorded = _begin(ledger, output, {**_identity(job, collection), **facts})
         doubtful = ledger.enter()
         named = {_name(each): each for each in found}
         done = ledger.done()

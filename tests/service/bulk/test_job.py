@@ -309,3 +309,9 @@ def test_a_list_of_origins_that_is_wrong_ends_a_job_before_anything_runs(job: Jo
     with pytest.raises(InvalidSettings):
         run(job, Settings(fetch=FetchSettings(origins_file=tmp_path / "origins.toml")), lambda _: None)
     assert not Path(job.ledger).exists()
+
+
+def test_objects_are_counted_only_where_they_are_stored(job: Job, store: FakeStore, tmp_path: Path):
+    assert done(replace(job, output=str(tmp_path / "out"), stores=False)).faults == []
+
+    assert "count_objects" not in store.calls
