@@ -125,6 +125,7 @@ def by_pandas(path: Path) -> None:
 
 
 def like_spark(path: Path) -> None:
+    """Write as Spark's writer does, as far as pyarrow imitates it (`flavor="spark"`, old timestamps); no Spark runs."""
     table = pa.table(
         {
             "n": pa.array([7], pa.int16()),
