@@ -5,7 +5,7 @@ most of these copies are found, and nearly all pairs of different pictures lie b
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedders.contract import InputLimits, Vector
+from embedders.errors import InputRejected
 from embedders.images.decoding import decode
 
 CUT = 0.03
@@ -36,11 +37,22 @@ class Threshold:
         min_cosine: the threshold.
         found: the share of the copies that it finds.
         confused: the share of the pictures for which it also finds a different one.
+        pictures: how many it is measured with.
     """
 
     min_cosine: float
     found: float
     confused: float
+    pictures: int
+
+
+def with_copies(pictures: Iterable[bytes], limits: InputLimits) -> Iterator[list[bytes]]:
+    """Yield each picture with its copies; those that cannot be read are left out."""
+    for each in pictures:
+        try:
+            yield [each, *copies(each, limits)]
+        except (InputRejected, MemoryError):
+            continue
 
 
 def copies(content: bytes, limits: InputLimits) -> list[bytes]:
@@ -83,7 +95,7 @@ def find_threshold(originals: Sequence[Vector], copied: Sequence[Sequence[Vector
     # Pictures as near to each other as most copies are to theirs are duplicates already, and say nothing of others.
     far = np.where(cosines < np.median(near), cosines, -1).max(axis=1)
     least = float(max(np.quantile(near, MISSED), np.quantile(far, 1 - CONFUSED)))
-    return Threshold(least, float((near >= least).mean()), float((far >= least).mean()))
+    return Threshold(least, float((near >= least).mean()), float((far >= least).mean()), len(rows))
 
 
 def _unit(vectors: Sequence[Vector]) -> NDArray[np.float64]:

@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 
-from service.bulk.ledger import Entry, Ledger, Rejection
+from service.bulk.ledger import Duplicate, Entry, Ledger, Rejection
 from service.bulk.rows import STAGES
 from service.domain.keys import as_text
 from service.sources.fragments import Fragment
@@ -26,7 +27,8 @@ class Progress:
         wanted: how many this run has to do.
         rows: rows with an outcome.
         stored: those of them that are stored.
-        rejected: the others, by reason.
+        rejected: those that are not, by reason.
+        skipped: those that are not because they duplicate another object.
         seconds: working time of all processes, by stage.
         outages: rows whose write failed at first, so that Weaviate may have lost entries of its indexes.
         unreadable: fragments that could not be read to their end, and why.
@@ -38,6 +40,7 @@ class Progress:
     rows: int = 0
     stored: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     outages: int = 0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
@@ -71,6 +74,7 @@ class _Open:
         count: how many have one.
         ids: of stored rows.
         rejections: rows that are not stored.
+        duplicates: rows that duplicate another object, stored or not.
     """
 
     total: int | None = None
@@ -78,6 +82,7 @@ class _Open:
     count: int = 0
     ids: list[bytes] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    duplicates: list[Duplicate] = field(default_factory=list)
 
     def note(self, number: int) -> bool:
         """Note that a row has an outcome, and return whether it had none."""
@@ -134,14 +139,24 @@ class Accounts:
         if reason := row["reason"]:
             progress.rejected[reason] += 1
             fragment.rejections.append(Rejection(row["number"], row["place"], reason, row["message"]))
-        else:
-            progress.stored += 1
-            fragment.ids.append(row["id"])
+            return
+        if (other := row["duplicate_of"]) is not None:
+            own, of = str(UUID(bytes=row["id"])), str(UUID(bytes=other["id"]))
+            found = Duplicate(
+                row["number"], row["place"], own, of, other["cosine"], other["same_content"], other["skipped"]
+            )
+            fragment.duplicates.append(found)
+            if found.skipped:
+                progress.skipped += 1
+                return
+        progress.stored += 1
+        fragment.ids.append(row["id"])
 
     def _close(self, name: str, fragment: _Open) -> None:
         own = self._fragments[name]
         location, part = as_text(own.location), as_text(own.part)
         reasons = Counter(each.reason for each in fragment.rejections)
+        skipped = sum(each.skipped for each in fragment.duplicates)
         entry = Entry(
             name,
             location,
@@ -151,7 +166,9 @@ class Accounts:
             len(fragment.ids),
             dict(reasons),
             self._ledger.run,
+            skipped,
+            len(fragment.duplicates) - skipped,
         )
-        self._ledger.add(entry, fragment.ids, fragment.rejections)
+        self._ledger.add(entry, fragment.ids, fragment.rejections, fragment.duplicates)
         self._closed.add(name)
         self.progress.fragments += 1

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from embedders.images.likeness import Threshold
 from service.bulk import PATIENCE_S
 from service.bulk.accounts import Accounts, Progress
 from service.bulk.fetching import Web
-from service.bulk.ledger import Ledger, name_of
+from service.bulk.ledger import Ledger, Totals, name_of
+from service.bulk.likeness import Measuring, some_pictures
 from service.bulk.loop import BackgroundLoop
 from service.bulk.parquet import ParquetOutput, checked_location, schema_of
-from service.bulk.pipeline import Pipeline, Sizes
+from service.bulk.pipeline import Pipeline, Sizes, measured_threshold
 from service.bulk.reading import Reading
 from service.bulk.reconciling import SAMPLE, Reconciliation, count_objects, look_into
 from service.bulk.stages import Target
-from service.domain import Collection, Scope
+from service.core.objects.duplicates import DuplicateAction, DuplicateCheck
+from service.domain import Collection, NamedVector, Scope
 from service.error_table import reason_for
 from service.errors import ImageUriNotAllowed
 from service.fetching import Fetcher, Origin, find_origin, parse_uri
@@ -29,7 +33,8 @@ from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from service.wiring import listed_origins
 
-BEFORE = "_objects_before"
+BEFORE, THRESHOLD = "_objects_before", "_threshold"
+"""Names in the ledger of what was so when it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,9 @@ class Job:
         patience_s: how long to wait for a Weaviate or a NIM that does not answer.
         output: a folder or a URL for objects with their vectors as Parquet; empty for none.
         stores: whether objects go to the collection; without it they go to Parquet alone.
+        duplicates: what to do with rows that duplicate another object, as a `DuplicateAction`; empty to store all
+            without looking.
+        threshold: the least cosine of near-duplicates; None to measure it.
     """
 
     locations: Sequence[str]
@@ -59,6 +67,8 @@ class Job:
     patience_s: float = PATIENCE_S
     output: str = ""
     stores: bool = True
+    duplicates: str = ""
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +80,14 @@ class Result:
         done_before: those that earlier runs had done.
         progress: of this run.
         reconciliation: None while fragments are left, as some could not be read.
+        threshold: from which cosine on pictures are near-duplicates, if it was measured.
     """
 
     found: int
     done_before: int
     progress: Progress
     reconciliation: Reconciliation | None
+    threshold: Threshold | None = None
 
     @property
     def faults(self) -> list[str]:
@@ -95,7 +107,7 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
     Raises:
         BulkStopped: an embedder or Weaviate fails for too long; what is done counts, and a repetition goes on.
         InvalidSource: the input cannot be read.
-        InvalidMapping: it does not fit the collection.
+        InvalidMapping: it does not fit the collection, or that has no named vector by which duplicates are found.
         InvalidSettings: the list of origins is wrong, or names a file of certificates that holds none.
         LedgerFailed: the ledger cannot be read or written, or another command has begun with it.
         ServiceError: the collection cannot take the objects, the ledger is of another job, or the output is of another
@@ -114,21 +126,22 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         web = Web(origins, settings.limits.max_image_bytes, job.patience_s)
         reading = Reading(plan, collection, job.tenant, web)
         output = _output(job, collection, plan, ledger.run)
-        target = Target(collection, Scope(job.tenant), where, job.patience_s, output, job.stores)
-        facts = {BEFORE: loop.run(count_objects(store, collection, target.scope))} if job.stores else {}
+        threshold = _threshold(job, ledger, settings, collection, partial(some_pictures, found, reading))
+        check = _check(job, collection, threshold)
+        target = Target(collection, Scope(job.tenant), where, job.patience_s, output, job.stores, check)
+        facts: dict[str, Any] = {THRESHOLD: threshold and asdict(threshold)}
+        if job.stores:
+            facts[BEFORE] = loop.run(count_objects(store, collection, target.scope))
         recorded = _begin(ledger, output, {**_identity(job, collection), **facts})
         doubtful = ledger.enter()
         named = {_name(each): each for each in found}
         done = ledger.done()
         left = {name: each for name, each in named.items() if name not in done}
-        progress = _carry_out(Pipeline(settings, target, reading, job.sizes, job.truncate), ledger, left, advance)
+        progress = _carry_out(Pipeline(settings, target, reading, _sizes(job), job.truncate), ledger, left, advance)
         reconciliation = None
         totals = ledger.totals(set(named))
         if output is not None:
-            left_by_others = output.left_by_others(totals.runs)
-            # A command that enters after this check has written none of them.
-            ledger.check_alone()
-            output.remove(left_by_others)
+            _clear(output, ledger, totals)
         if not progress.unreadable:
             names = sorted(named)
             ids = ledger.all_ids(names) if doubtful or progress.outages else ledger.some_ids(names, SAMPLE)
@@ -138,7 +151,76 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
             ledger.forget(reconciliation.lacking)
             if not reconciliation.faults:
                 ledger.leave()
-    return Result(len(named), len(named) - len(left), progress, reconciliation)
+    return Result(len(named), len(named) - len(left), progress, reconciliation, threshold)
+
+
+def _clear(output: ParquetOutput, ledger: Ledger, totals: Totals) -> None:
+    """Remove from the output what other commands left there."""
+    left_by_others = output.left_by_others(totals.runs)
+    # A command that enters after this check has written none of them.
+    ledger.check_alone()
+    output.remove(left_by_others)
+
+
+def _threshold(
+    job: Job,
+    ledger: Ledger,
+    settings: Settings,
+    collection: Collection,
+    pictures: Callable[[NamedVector], Sequence[bytes]],
+) -> Threshold | None:
+    """Return from which cosine on pictures are near-duplicates, as it was measured when the ledger began.
+
+    Args:
+        job: what to do.
+        ledger: where it is recorded.
+        settings: the embedders.
+        collection: where objects go.
+        pictures: some of the input, of which a named vector is made.
+
+    Returns:
+        None if nobody asked for it, or the job names a threshold.
+
+    Raises:
+        BulkStopped: it cannot be measured.
+    """
+    if not job.duplicates or job.threshold is not None:
+        return None
+    if begun := ledger.begun():
+        # What is done was compared by it. If the ledger is of another job, that is told later.
+        return Threshold(**found) if (found := begun.get(THRESHOLD)) else None
+    vector = _compared(collection)
+    what = Measuring(settings, collection.name, vector, pictures(vector), job.patience_s)
+    return measured_threshold(what, job.sizes)
+
+
+def _check(job: Job, collection: Collection, threshold: Threshold | None) -> DuplicateCheck | None:
+    """Return which objects are duplicates, and what to do with them; None to store all."""
+    if not job.duplicates:
+        return None
+    least = job.threshold if threshold is None else threshold.min_cosine
+    return DuplicateCheck(DuplicateAction(job.duplicates), least or 0.0, _compared(collection).name)
+
+
+def _compared(collection: Collection) -> NamedVector:
+    """Return the named vector by which duplicates are found, as in an import: the first that is made of pictures.
+
+    Raises:
+        InvalidMapping: there is none.
+    """
+    for each in collection.bound_part.vectors:
+        if each.image_fields:
+            return each
+    names = ", ".join(each.name for each in collection.vectors)
+    raise InvalidMapping([f"duplicates are found by a named vector of pictures, and there is none; it has: {names}"])
+
+
+def _sizes(job: Job) -> Sizes:
+    """Return the sizes of the pipeline. Where duplicates are looked for, one process writes unless more are asked for.
+
+    Several do not see what the others write at the same moment.
+    """
+    return replace(job.sizes, writers=job.sizes.writers or 1) if job.duplicates else job.sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +253,7 @@ def look(job: Job, settings: Settings) -> Look:
 
     Raises:
         InvalidSource: the input cannot be read.
-        InvalidMapping: it does not fit the collection.
+        InvalidMapping: it does not fit the collection, or that has no named vector by which duplicates are found.
         InvalidSettings: the list of origins is wrong, or names a file of certificates that holds none.
         ServiceError: there is no such collection.
     """
@@ -180,7 +262,9 @@ def look(job: Job, settings: Settings) -> Look:
     origins = listed_origins(settings)
     with _store(settings) as (loop, store, _):
         loop.run(_check_certificates(origins))
-        plan = _plan(job, columns, loop.run(store.get_collection(job.collection)))
+        collection = loop.run(store.get_collection(job.collection))
+        plan = _plan(job, columns, collection)
+        _check(job, collection, None)
     return Look(found, columns, plan, origins)
 
 
@@ -270,5 +354,6 @@ def _identity(job: Job, collection: Collection) -> dict[str, Any]:
         "truncate": job.truncate,
         "stores": job.stores,
         "output": job.output,
+        "duplicates": f"{job.duplicates}, threshold {job.threshold}" if job.duplicates else None,
         "spaces of the collection": {each.name: each.space.id for each in collection.vectors if each.space},
     }

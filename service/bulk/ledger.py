@@ -1,14 +1,15 @@
 """The ledger: which fragments of the input are done, kept beside the output, on a disk or in an object store.
 
-A fragment has an entry once each of its rows is stored or rejected, and not before. So a repeated command does what has
-no entry, whatever ended the command before, and on however many machines. An entry is named by what identifies the
-content of its fragment: a changed file has another identity, and is done again.
+A fragment has an entry once each of its rows is stored, rejected or left out, and not before. So a repeated command
+does what has no entry, whatever ended the command before, and on however many machines. An entry is named by what
+identifies the content of its fragment: a changed file has another identity, and is done again.
 
-    run.json               what the ledger belongs to: the collection, what ids and vectors depend on, and its own id
-    unfinished             the command that runs, as `Ledger.run` names it, or the last one, if it did not end well
-    fragments/NAME.json    an entry; written last, in one piece
-    ids/NAME               the ids of its stored rows, 16 bytes each
-    rejected/NAME.parquet  its rejected rows, with reasons; only if there are any
+    run.json                 what the ledger belongs to: the collection, what ids and vectors depend on, and its own id
+    unfinished               the command that runs, as `Ledger.run` names it, or the last one, if it did not end well
+    fragments/NAME.json      an entry; written last, in one piece
+    ids/NAME                 the ids of its stored rows, 16 bytes each
+    rejected/NAME.parquet    its rejected rows, with reasons; only if there are any
+    duplicates/NAME.parquet  its rows that duplicate another object, if that was looked for; only if there are any
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -36,7 +37,8 @@ from obstore.store import LocalStore, from_url
 
 from service.errors import InvalidRequest, ServiceError, Violation
 
-RUN, UNFINISHED, ENTRIES, IDS, REJECTED = "run.json", "unfinished", "fragments", "ids", "rejected"
+RUN, UNFINISHED, ENTRIES, IDS = "run.json", "unfinished", "fragments", "ids"
+REJECTED, DUPLICATES = "rejected", "duplicates"
 LEDGER_ID = "_ledger"
 """In run.json: a random text, by which an output tells whose it is."""
 ID_BYTES = 16
@@ -51,14 +53,16 @@ PARTS_AT_ONCE = 96
 """Parts, each with a temporary file for the input and one for its earlier versions: some systems let a process open 256
 files. Parts of more than 384 million ids are larger."""
 
-REJECTED_SCHEMA = pa.schema(
+PLACE = [("location", pa.string()), ("part", pa.string()), ("row", pa.int64()), ("place", pa.string())]
+REJECTED_SCHEMA = pa.schema([*PLACE, ("reason", pa.string()), ("message", pa.string())])
+DUPLICATES_SCHEMA = pa.schema(
     [
-        ("location", pa.string()),
-        ("part", pa.string()),
-        ("row", pa.int64()),
-        ("place", pa.string()),
-        ("reason", pa.string()),
-        ("message", pa.string()),
+        *PLACE,
+        ("id", pa.string()),
+        ("duplicate_of", pa.string()),
+        ("cosine", pa.float64()),
+        ("same_content", pa.bool_()),
+        ("skipped", pa.bool_()),
     ]
 )
 
@@ -82,6 +86,8 @@ class Entry(msgspec.Struct, frozen=True):
         stored: how many of them are stored, or were found to be stored as the same object.
         rejected: how many are not, by reason.
         run: the command that did it, as `Ledger.run` names it.
+        skipped: how many are left out because they duplicate another object.
+        similar: how many are stored though they do.
     """
 
     name: str
@@ -92,6 +98,8 @@ class Entry(msgspec.Struct, frozen=True):
     stored: int
     rejected: dict[str, int]
     run: str
+    skipped: int = 0
+    similar: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,29 @@ class Rejection:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A row that duplicates another object, by its number in the fragment and its place in the file.
+
+    Attributes:
+        row: its number.
+        place: its place.
+        id: of its own object.
+        duplicate_of: the id of the other one.
+        cosine: of their vectors.
+        same_content: whether these are made of the same texts and images.
+        skipped: whether the row is left out.
+    """
+
+    row: int
+    place: str
+    id: str
+    duplicate_of: str
+    cosine: float
+    same_content: bool
+    skipped: bool
+
+
 @dataclass(slots=True)
 class Totals:
     """What all entries together say.
@@ -112,7 +143,9 @@ class Totals:
         fragments: how many there are.
         rows: rows in.
         rejected: rows that are not stored, by reason.
-        distinct: the different ids of the others: as many objects are stored.
+        skipped: rows that are not stored because they duplicate another object.
+        similar: rows that are stored though they do.
+        distinct: the different ids of the rows that are stored: as many objects are.
         outdated: objects that only rows of earlier versions of changed fragments had; they are still stored.
         runs: which command did each fragment, by the names of all entries.
         stored: how many rows of each fragment as it is now are stored, by the names of their entries.
@@ -121,6 +154,8 @@ class Totals:
     fragments: int = 0
     rows: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    similar: int = 0
     distinct: int = 0
     outdated: int = 0
     runs: dict[str, str] = field(default_factory=dict)
@@ -128,12 +163,12 @@ class Totals:
 
     @property
     def kept(self) -> int:
-        """Rows that are not rejected."""
-        return self.rows - sum(self.rejected.values())
+        """Rows that are neither rejected nor left out."""
+        return self.rows - sum(self.rejected.values()) - self.skipped
 
     @property
     def duplicates(self) -> int:
-        """Rows whose object is that of another row."""
+        """Rows whose object is that of another row, with its id."""
         return self.kept - self.distinct
 
 
@@ -212,8 +247,16 @@ class Ledger:
         Raises:
             LedgerFailed: it cannot be read.
         """
+        return str(self.begun().get(LEDGER_ID, ""))
+
+    def begun(self) -> dict[str, Any]:
+        """Return what it belongs to, as `begin` recorded it; nothing before that.
+
+        Raises:
+            LedgerFailed: it cannot be read.
+        """
         found = self._read(RUN)
-        return "" if found is None else str(self._decode(RUN, found, dict[str, Any]).get(LEDGER_ID, ""))
+        return {} if found is None else self._decode(RUN, found, dict[str, Any])
 
     def begin(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """Record what the ledger belongs to, or compare it with what was recorded, and return that.
@@ -225,13 +268,12 @@ class Ledger:
             InvalidRequest: it belongs to something else.
             LedgerFailed: it cannot be read or written.
         """
-        found = self._read(RUN)
-        if found is None:
+        recorded = self.begun()
+        if not recorded:
             new = {**run, LEDGER_ID: secrets.token_hex(16)}
             if self._create(RUN, msgspec.json.encode(new)):
                 return new
-            found = self._read(RUN) or b"{}"
-        recorded = self._decode(RUN, found, dict[str, Any])
+            recorded = self.begun()
         wanted = msgspec.json.decode(msgspec.json.encode(run))
         for name in sorted(wanted.keys() | recorded.keys()):
             if not name.startswith("_") and recorded.get(name) != wanted.get(name):
@@ -284,26 +326,33 @@ class Ledger:
             pages = obstore.list(self._files, ENTRIES)
             return {Path(each["path"]).stem for page in pages for each in page if each["path"].endswith(".json")}
 
-    def add(self, entry: Entry, ids: Sequence[bytes], rejections: Sequence[Rejection]) -> None:
-        """Add the entry of a fragment of which every row is stored or rejected; an entry that is there stays.
+    def add(
+        self,
+        entry: Entry,
+        ids: Sequence[bytes],
+        rejections: Sequence[Rejection],
+        duplicates: Sequence[Duplicate] = (),
+    ) -> None:
+        """Add the entry of a fragment of which every row has its outcome; an entry that is there stays.
 
         Raises:
             LedgerFailed: it cannot be written, or another command has entered.
         """
         self.check_alone()
         self._write(f"{IDS}/{entry.name}", b"".join(ids))
-        if rejections:
-            columns = {
-                "location": [entry.location] * len(rejections),
-                "part": [entry.part] * len(rejections),
-                "row": [each.row for each in rejections],
-                "place": [each.place for each in rejections],
-                "reason": [each.reason for each in rejections],
-                "message": [each.message for each in rejections],
-            }
+        for folder, rows, schema in (
+            (REJECTED, rejections, REJECTED_SCHEMA),
+            (DUPLICATES, duplicates, DUPLICATES_SCHEMA),
+        ):
+            path = f"{folder}/{entry.name}.parquet"
+            if not rows:
+                # A command that was killed before the entry may have left some.
+                self._remove(path)
+                continue
+            where = {"location": entry.location, "part": entry.part}
             file = io.BytesIO()
-            pq.write_table(pa.table(columns, REJECTED_SCHEMA), file)
-            self._write(f"{REJECTED}/{entry.name}.parquet", file.getvalue())
+            pq.write_table(pa.Table.from_pylist([{**where, **asdict(each)} for each in rows], schema), file)
+            self._write(path, file.getvalue())
         # Another command may have entered since the check. The first entry says whose files in an output count.
         self._create(f"{ENTRIES}/{entry.name}.json", msgspec.json.encode(entry))
 
@@ -317,9 +366,8 @@ class Ledger:
         for name in names:
             with failing(self.location):
                 obstore.delete(self._files, f"{ENTRIES}/{name}.json")
-                # There may be none.
-                with suppress(FileNotFoundError, NotFoundError):
-                    obstore.delete(self._files, f"{REJECTED}/{name}.parquet")
+            for folder in (REJECTED, DUPLICATES):
+                self._remove(f"{folder}/{name}.parquet")
 
     def entries(self) -> Iterator[Entry]:
         """Yield all entries.
@@ -349,6 +397,8 @@ class Ledger:
                 continue
             totals.fragments += 1
             totals.rows += entry.rows
+            totals.skipped += entry.skipped
+            totals.similar += entry.similar
             totals.stored[entry.name] = entry.stored
             for reason, count in entry.rejected.items():
                 totals.rejected[reason] = totals.rejected.get(reason, 0) + count
@@ -440,6 +490,11 @@ class Ledger:
     def _write(self, path: str, content: bytes) -> None:
         with failing(f"{self.location}/{path}"):
             obstore.put(self._files, path, content)
+
+    def _remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        with failing(f"{self.location}/{path}"), suppress(FileNotFoundError, NotFoundError):
+            obstore.delete(self._files, path)
 
     def _create(self, path: str, content: bytes) -> bool:
         """Write a file unless it is there, and return whether it was not."""

@@ -30,7 +30,9 @@ from ray.data import ActorPoolStrategy
 from embedders.clip.config import ClipConfig
 from embedders.contract import EmbedderSpec
 from embedders.errors import EmbedderError
+from embedders.images.likeness import Threshold
 from embedders.images.scaling import Scaling
+from service.bulk.likeness import Measuring, measure
 from service.bulk.patience import BulkStopped
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.stages import Decode, Embed, Target, Write
@@ -206,7 +208,7 @@ class Pipeline:
             SpaceMismatch: the model has none of the spaces of the collection's vectors.
         """
         start_ray()
-        layout = self._layout()
+        layout = _layout(self.settings, self.sizes)
         with stopping():
             model = self._look_at_model(layout)
             if model is not None:
@@ -214,11 +216,6 @@ class Pipeline:
             yield from self._rows(fragments, layout, model).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=1
             )
-
-    def _layout(self) -> Layout:
-        machines = working_machines(ray.nodes())  # type: ignore[no-untyped-call]
-        local = any(isinstance(each, ClipSettings) for each in self.settings.ordered.values())
-        return fitting(self.sizes, machines, local=local)
 
     def _look_at_model(self, layout: Layout) -> LocalModel | None:
         """Load the local model once, where it will run, and return what it is; None where there are NIMs, or several.
@@ -275,6 +272,30 @@ class Pipeline:
             compute=ActorPoolStrategy(size=sizes.writers),
             fn_constructor_args=(self.target,),
         )
+
+
+def measured_threshold(what: Measuring, sizes: Sizes) -> Threshold:
+    """Return from which cosine on pictures are near-duplicates, measured where the embedders will run.
+
+    Args:
+        what: what is measured.
+        sizes: of the pipeline.
+
+    Raises:
+        BulkStopped: it cannot be measured.
+    """
+    start_ray()
+    layout = _layout(what.settings, sizes)
+    with stopping():
+        task = ray.remote(num_cpus=layout.embed_cpus, num_gpus=layout.embed_gpus, max_retries=1)(measure)
+        found: Threshold = ray.get(task.remote(what))
+    return found
+
+
+def _layout(settings: Settings, sizes: Sizes) -> Layout:
+    machines = working_machines(ray.nodes())  # type: ignore[no-untyped-call]
+    local = any(isinstance(each, ClipSettings) for each in settings.ordered.values())
+    return fitting(sizes, machines, local=local)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +16,9 @@ STAGES = ("read", "decode", "embed", "write")
 PART_BYTES = 64 * 1024 * 1024
 """Bytes of the objects that a stage has in hand at a time, unless a single one has more."""
 
+DUPLICATE_OF = pa.struct(
+    [("id", pa.binary()), ("cosine", pa.float64()), ("same_content", pa.bool_()), ("skipped", pa.bool_())]
+)
 SCHEMA = pa.schema(
     [
         ("fragment", pa.string()),
@@ -28,9 +31,27 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("message", pa.string()),
         ("outage", pa.bool_()),
+        ("duplicate_of", DUPLICATE_OF),
         *((f"{stage}_s", pa.float64()) for stage in STAGES),
     ]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateOf:
+    """The object that a row's object equals or nearly equals.
+
+    Attributes:
+        id: of that object, 16 bytes.
+        cosine: of the two vectors.
+        same_content: whether the two vectors are made of the same texts and images.
+        skipped: whether the row is left out for it.
+    """
+
+    id: bytes
+    cosine: float
+    same_content: bool
+    skipped: bool
 
 
 @dataclass(slots=True)
@@ -50,6 +71,7 @@ class Row:
         message: the same in words.
         outage: whether Weaviate did not answer when it was written first.
         seconds: how long it took, by stage.
+        duplicate_of: the object that it duplicates, if that was asked for.
     """
 
     fragment: str
@@ -63,6 +85,7 @@ class Row:
     message: str = ""
     outage: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    duplicate_of: DuplicateOf | None = None
 
     @property
     def live(self) -> bool:
@@ -82,6 +105,12 @@ class Row:
         """Note why it is not stored, and let go of its content."""
         self.reason, self.message, self.object, self.pictures = reason, message, None, {}
 
+    def duplicates(self, other: DuplicateOf) -> None:
+        """Note what it duplicates, and let go of its content if it is left out."""
+        self.duplicate_of = other
+        if other.skipped:
+            self.object, self.pictures = None, {}
+
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
     """Return rows as a table."""
@@ -96,6 +125,7 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
         "reason": [each.reason for each in rows],
         "message": [each.message for each in rows],
         "outage": [each.outage for each in rows],
+        "duplicate_of": [each.duplicate_of and asdict(each.duplicate_of) for each in rows],
         **{f"{stage}_s": [each.seconds.get(stage, 0.0) for each in rows] for stage in STAGES},
     }
     return pa.table(columns, SCHEMA)
@@ -117,6 +147,7 @@ def from_table(table: pa.Table) -> list[Row]:
             each["message"],
             each["outage"],
             {stage: each[f"{stage}_s"] for stage in STAGES},
+            each["duplicate_of"] and DuplicateOf(**each["duplicate_of"]),
         )
         for each, object_, some in zip(
             table.drop_columns(["object", "pictures"]).to_pylist(), objects, pictures, strict=True

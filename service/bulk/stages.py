@@ -6,8 +6,10 @@ Embedding and writing are the service's own code, so that spaces, weights, check
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
 import pyarrow as pa
@@ -21,8 +23,9 @@ from service.bulk.ledger import LedgerFailed
 from service.bulk.loop import BackgroundLoop
 from service.bulk.parquet import ParquetOutput
 from service.bulk.patience import BulkStopped, patiently
-from service.bulk.rows import Row, cuts, from_table, in_parts, timed, to_table
+from service.bulk.rows import DuplicateOf, Row, cuts, from_table, in_parts, timed, to_table
 from service.core.embedder_pool import EmbedderPool
+from service.core.objects.duplicates import DuplicateAction, DuplicateCheck, Duplicates
 from service.core.objects.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, check_native
 from service.core.objects.writing import Writer, Writes
 from service.domain import Collection, ReturnFields, Scope, StoredObject
@@ -55,6 +58,7 @@ class Target:
         patience_s: how long to wait for a store or an embedder that is down.
         output: Parquet files that objects go to, too; None for none.
         stores: whether objects go to the collection.
+        duplicates: which objects are duplicates, and what to do with them; None to store all.
     """
 
     collection: Collection
@@ -63,6 +67,14 @@ class Target:
     patience_s: float
     output: ParquetOutput | None = None
     stores: bool = True
+    duplicates: DuplicateCheck | None = None
+
+
+class Put(NamedTuple):
+    """The result of a write, by id: why objects are not stored, and what they duplicate; others are stored."""
+
+    failures: dict[UUID, ServiceError]
+    duplicates: dict[UUID, DuplicateOf]
 
 
 class Decode:
@@ -198,6 +210,7 @@ class Write:
         self._writes = Writes()
         # It only looks up what named vectors are bound to, which needs no embedder.
         self._writer = Writer(self._store, EmbedderPool([]), self._writes)
+        self._duplicates = Duplicates(self._store)
         self._room = asyncio.Semaphore(PARALLEL_WRITES)
         if target.stores:
             self._loop.run(self._store.start())
@@ -230,31 +243,35 @@ class Write:
 
     async def _write(self, rows: Sequence[Row]) -> None:
         # The same object twice in a batch is written once.
-        firsts = {row.id: row for row in reversed(rows)}
+        firsts: dict[bytes, Row] = {}
+        for row in rows:
+            firsts.setdefault(row.id, row)
         chosen = list(firsts.values())
         sizes = [each.size for each in chosen]
         parts = [chosen[each] for each in cuts(sizes, WRITE_OBJECTS, WRITE_BYTES)]
-        failures: dict[UUID, ServiceError] = {}
+        put = Put({}, {})
         for each in await asyncio.gather(*map(self._write_part, parts)):
-            failures |= each
+            put.failures.update(each.failures)
+            put.duplicates.update(each.duplicates)
         for row in rows:
-            if (failure := failures.get(UUID(bytes=row.id))) is not None:
+            id_ = UUID(bytes=row.id)
+            if (failure := put.failures.get(id_)) is not None:
                 _reject(row, failure)
+            elif (other := put.duplicates.get(id_)) is not None:
+                row.duplicates(other)
 
-    async def _write_part(self, rows: Sequence[Row]) -> dict[UUID, ServiceError]:
-        """Write some objects, again if need be, and return which of them are refused, and why."""
+    async def _write_part(self, rows: Sequence[Row]) -> Put:
+        """Write some objects, again if need be, and return the result."""
         objects = {each.object.id: each.object for each in rows if each.object is not None}
-        refused: dict[UUID, ServiceError] = {}
+        whole = Put({}, {})
 
         async def attempt() -> None:
-            left = [each for id_, each in objects.items() if id_ not in refused]
-            failures = await self._put(left)
-            refused.update((id_, each) for id_, each in failures.items() if not isinstance(each, StoreUnavailable))
-            for id_ in [each.id for each in left if each.id not in failures]:
-                del objects[id_]
-            for error in failures.values():
-                if isinstance(error, StoreUnavailable):
-                    raise error
+            while objects:
+                put = await self._put(list(objects.values()))
+                _settle(objects, put, whole)
+                for error in put.failures.values():
+                    if isinstance(error, StoreUnavailable):
+                        raise error
 
         async def watched() -> None:
             try:
@@ -271,22 +288,55 @@ class Write:
             # An object that is this large is alone in its write. The errors of a tenant are of all objects.
             if type(error) is not StoreRejected or rows[0].size <= WRITE_BYTES:
                 raise BulkStopped(f"Weaviate does not take the objects: {error}") from error
-            refused |= dict.fromkeys(objects, error)
-        return refused
+            whole.failures.update(dict.fromkeys(objects, error))
+        return whole
 
-    async def _put(self, objects: Sequence[StoredObject]) -> dict[UUID, ServiceError]:
+    async def _put(self, objects: Sequence[StoredObject]) -> Put:
+        """Write objects, without those that are left out as duplicates."""
+        collection, scope, check = self._target.collection, self._target.scope, self._target.duplicates
+        found: dict[UUID, DuplicateOf] = {}
+        async with nullcontext() if check is None else self._duplicates.turn(collection, scope):
+            mark = self._writes.ended
+            stored = await self._stored(objects)
+            if check is not None:
+                for id_, each in (await self._duplicates.find(collection, check, objects, stored, scope)).items():
+                    # One that is stored is replaced: a fragment that is done again has the same outcomes.
+                    skipped = check.action is DuplicateAction.SKIP and id_ not in stored
+                    found[id_] = DuplicateOf(each.id.bytes, each.cosine, each.same_content, skipped)
+            left = [each for each in objects if each.id not in found or not found[each.id].skipped]
+            if not left:
+                return Put({}, found)
+            failures = await self._writer.put(collection, left, stored, mark, scope, again_s=time.monotonic())
+            return Put(failures, found)
+
+    async def _stored(self, objects: Sequence[StoredObject]) -> Mapping[UUID, StoredObject]:
+        """Return those of some objects that are stored, with their vectors."""
         collection, scope = self._target.collection, self._target.scope
-        if not objects:
-            return {}
-        mark = self._writes.ended
         fields = ReturnFields(vectors=[each.name for each in collection.bound_part.vectors])
-        stored: Mapping[UUID, StoredObject] = {}
         try:
-            stored = await self._store.get_objects(collection.name, [each.id for each in objects], fields, scope)
+            return await self._store.get_objects(collection.name, [each.id for each in objects], fields, scope)
         except TenantNotFound:
             if not collection.creates_tenants:
                 raise
-        return await self._writer.put(collection, objects, stored, mark, scope, again_s=time.monotonic())
+            return {}
+
+
+def _settle(objects: dict[UUID, StoredObject], last: Put, whole: Put) -> None:
+    """Move what the last write has settled from the objects that are left to the whole result."""
+    for id_ in list(objects):
+        failure, other = last.failures.get(id_), last.duplicates.get(id_)
+        if other is not None and UUID(bytes=other.id) in last.failures:
+            # What it duplicates is not stored, so nothing says that it is one.
+            if other.skipped:
+                continue
+            other = None
+        if isinstance(failure, StoreUnavailable):
+            continue
+        del objects[id_]
+        if failure is not None:
+            whole.failures[id_] = failure
+        elif other is not None:
+            whole.duplicates[id_] = other
 
 
 def _candidate(row: Row) -> Candidate:

@@ -9,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from service.bulk import PATIENCE_S
 from service.cli.connection import TenantOption
-from service.cli.importing import ColumnsOption, DryRunOption, ImagesOption, MapOption
+from service.cli.importing import ColumnsOption, DryRunOption, DuplicatesOption, ImagesOption, MapOption
+from service.cli.likeness import ThresholdOption, told_threshold
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, Doing, fail, note, progress_console, say
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def bulk(
     key: KeyOption = "",
     tenant: TenantOption = "",
     truncate: TruncateOption = False,
+    duplicates: DuplicatesOption = None,
+    threshold: ThresholdOption = None,
     decoders: DecodersOption = 0,
     embedders: EmbeddersOption = 0,
     writers: WritersOption = 0,
@@ -101,6 +104,10 @@ def bulk(
     """
     if only_output and not output:
         fail("--only-output needs --output", EXIT_WRONG_USE)
+    if threshold is not None and duplicates is None:
+        fail("--threshold is for --duplicates; give both", EXIT_WRONG_USE)
+    if only_output and duplicates is not None:
+        fail("--duplicates compares with what the collection stores, and --only-output stores nothing", EXIT_WRONG_USE)
     try:
         from service.bulk.job import Job  # noqa: PLC0415 -- an extra
         from service.bulk.pipeline import Sizes  # noqa: PLC0415 -- an extra
@@ -110,7 +117,11 @@ def bulk(
     chosen = mapping_of(mapping, columns or (), images, key)
     ledger = ledger or f"vecgate-bulk/{collection}"
     sizes = Sizes(decoders, embedders, writers, batch)
-    job = Job(locations, collection, ledger, chosen, tenant, truncate, sizes, patience, output, not only_output)
+    action = duplicates.value if duplicates else ""
+    stores = not only_output
+    job = Job(
+        locations, collection, ledger, chosen, tenant, truncate, sizes, patience, output, stores, action, threshold
+    )
     if dry_run:
         _show_dry_run(job)
         return
@@ -167,6 +178,8 @@ def _one_line(job: "Job") -> Iterator[None]:
 def show_result(result: "Result") -> None:
     """Print what a job did, and whether everything adds up."""
     done = result.progress
+    if result.threshold is not None:
+        say(told_threshold(result.threshold))
     if result.done_before:
         say(f"{result.done_before} of {result.found} fragments were done before")
     if done.wanted:
@@ -174,21 +187,28 @@ def show_result(result: "Result") -> None:
     checked = result.reconciliation
     if checked is not None:
         totals = checked.totals
-        say(
-            f"{totals.rows} rows in = {totals.distinct} stored + {sum(totals.rejected.values())} rejected + "
-            f"{totals.duplicates} duplicates",
-            style="bold",
-        )
-        for reason, count in sorted(totals.rejected.items()):
-            say(f"  rejected as {reason}: {count}")
-        if totals.outdated:
-            say(f"  {totals.outdated} objects are of earlier versions of changed files, and still stored")
+        _show_totals(totals)
         if checked.in_files is not None:
             say(f"the Parquet files have {checked.in_files.total()} rows")
         if checked.collection is not None:
             _show_collection(checked.collection, totals)
     for fault in result.faults[:MAX_FAULTS]:
         say(f"wrong: {fault}")
+
+
+def _show_totals(totals: "Totals") -> None:
+    left_out = f" + {totals.skipped} left out" if totals.skipped else ""
+    say(
+        f"{totals.rows} rows in = {totals.distinct} stored + {sum(totals.rejected.values())} rejected + "
+        f"{totals.duplicates} duplicates{left_out}",
+        style="bold",
+    )
+    if alike := totals.skipped + totals.similar:
+        say(f"  {alike} rows equal or nearly equal an object of another id; duplicates/ of the ledger lists them")
+    for reason, count in sorted(totals.rejected.items()):
+        say(f"  rejected as {reason}: {count}")
+    if totals.outdated:
+        say(f"  {totals.outdated} objects are of earlier versions of changed files, and still stored")
 
 
 def _show_collection(within: "InCollection", totals: "Totals") -> None:
@@ -236,5 +256,7 @@ def told_progress(done: "Done") -> str:
     if (left := done.left_s) is not None:
         words.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
     words.append(_shares(done))
+    if done.skipped:
+        words.append(f"{done.skipped} left out")
     words += [f"{reason} {count}" for reason, count in done.rejected.most_common(3)]
     return ", ".join(words)

@@ -1,7 +1,7 @@
 """From which cosine on pictures are near-duplicates, measured with the embedder of a collection."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from vecgate.client import Client
 from vecgate.client.values import Floats
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
+
+if TYPE_CHECKING:
+    from embedders.images.likeness import Threshold
 
 SAMPLE = 32
 """Pictures that are measured: with their copies 128 inputs of the embedder."""
@@ -41,16 +44,11 @@ def measure_threshold(client: Client, vector: collection_pb.VectorConfig, pictur
     """
     try:
         from embedders.contract import InputLimits  # noqa: PLC0415 -- for pictures only
-        from embedders.errors import InputRejected  # noqa: PLC0415
-        from embedders.images.likeness import copies, find_threshold  # noqa: PLC0415
+        from embedders.images.likeness import find_threshold, with_copies  # noqa: PLC0415
     except ModuleNotFoundError:
         fail(f"{NEEDS_PILLOW}; or give --threshold", EXIT_WRONG_USE)
     embedder, rows = _embedder_of(client, vector), list[list[Floats]]()
-    for each in pictures:
-        try:
-            inputs = [each, *copies(each, InputLimits())]
-        except (InputRejected, MemoryError):
-            continue
+    for inputs in with_copies(pictures, InputLimits()):
         answer = client.embed(inputs, embedder=embedder, purpose=embedding_pb.PURPOSE_DOCUMENT)
         vectors = [item.vector for item in answer.items if item.vector is not None]
         if len(vectors) == len(inputs):
@@ -58,12 +56,17 @@ def measure_threshold(client: Client, vector: collection_pb.VectorConfig, pictur
     if len(rows) < 2:  # noqa: PLR2004 -- a pair
         fail("a threshold is measured with two pictures or more; give --threshold", EXIT_FAILED)
     found = find_threshold([each[0] for each in rows], [each[1:] for each in rows])
-    note(
-        f"near-duplicates have a cosine of {found.min_cosine:.4f} or more, measured with {len(rows)} pictures: "
+    note(told_threshold(found))
+    return found.min_cosine
+
+
+def told_threshold(found: "Threshold") -> str:
+    """Return a threshold in words."""
+    return (
+        f"near-duplicates have a cosine of {found.min_cosine:.4f} or more, measured with {found.pictures} pictures: "
         f"{found.found:.0%} of their re-encoded, smaller and cut copies are as near, and {found.confused:.0%} have "
         "another picture as near"
     )
-    return found.min_cosine
 
 
 def image_vector(collection: collection_pb.Collection, name: str = "") -> collection_pb.VectorConfig:

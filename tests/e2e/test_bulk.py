@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from uuid import UUID
 
 import numpy as np
 import psutil
@@ -25,7 +24,7 @@ from service.bulk.accounts import Progress
 from service.bulk.job import Job, Result, run
 from service.bulk.loop import BackgroundLoop
 from service.bulk.pipeline import Sizes, load_model, start_ray
-from service.bulk.stages import Write
+from service.bulk.stages import Put, Write
 from service.domain import (
     Collection,
     DataType,
@@ -37,7 +36,7 @@ from service.domain import (
     StoredObject,
     WeightedField,
 )
-from service.errors import ServiceError, StoreUnavailable
+from service.errors import StoreUnavailable
 from service.settings import Settings, WeaviateSettings, load_settings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
@@ -55,6 +54,9 @@ pytestmark = [
 
 FILES, ROWS = 8, 40
 BROKEN = frozenset({3, 77})
+COPY = 1000
+"""The number of a picture and that of its copy differ by so much."""
+COPIES = [COPY + each for each in (5, 45, 130, 300)]
 SIZES = Sizes(batch_rows=16, writers=1)
 WRITE_ROWS = 16
 NAME = "BulkOnce"
@@ -104,10 +106,17 @@ def settings(
 
 
 def picture(number: int) -> bytes:
-    pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
+    pixels = np.random.default_rng(number % COPY).integers(0, 256, (3, 4, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize((64, 48)).save(file, "PNG")
     return b"no picture" if number in BROKEN else file.getvalue()
+
+
+def compressed(content: bytes) -> bytes:
+    """Return a picture in another file."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(content)).save(file, "JPEG", quality=95)
+    return file.getvalue()
 
 
 def write_table(folder: Path, file: int, numbers: list[int]) -> None:
@@ -116,11 +125,11 @@ def write_table(folder: Path, file: int, numbers: list[int]) -> None:
 
 
 def write_tables(folder: Path) -> None:
-    """Write pictures, of which two are broken and the last file's first one is the first file's, too."""
+    """Write pictures, of which two are broken; the last file has a row of the first one again, and copies."""
     folder.mkdir()
     for file in range(FILES):
         numbers = list(range(file * ROWS, (file + 1) * ROWS))
-        write_table(folder, file, numbers if file < FILES - 1 else [0, *numbers])
+        write_table(folder, file, numbers if file < FILES - 1 else [0, *COPIES, *numbers])
 
 
 async def create(settings: Settings, name: str) -> None:
@@ -134,8 +143,16 @@ async def create(settings: Settings, name: str) -> None:
     await store.close()
 
 
-def bulk(folder: Path, name: str, settings: Settings, advance: Callable[[Progress], None] = lambda _: None) -> Result:
-    return run(Job([str(folder / "in")], name, str(folder / "ledger"), sizes=SIZES), settings, advance)
+def bulk(
+    folder: Path,
+    name: str,
+    settings: Settings,
+    advance: Callable[[Progress], None] = lambda _: None,
+    *,
+    threshold: float | None = 0.0,
+) -> Result:
+    job = Job([str(folder / "in")], name, str(folder / "ledger"), sizes=SIZES, duplicates="skip", threshold=threshold)
+    return run(job, settings, advance)
 
 
 def bulk_until_killed(folder: str, name: str) -> None:
@@ -176,18 +193,18 @@ def killing(folder: Path, weaviate: str) -> type[Write]:
             self.written = True
             return done
 
-        async def _put(self, objects: Sequence[StoredObject]) -> dict[UUID, ServiceError]:
+        async def _put(self, objects: Sequence[StoredObject]) -> Put:
             if self.written and objects and is_first("weaviate"):
-                failures: dict[UUID, ServiceError] = {}
+                put = Put({}, {})
                 # It is started again at once; a write has to meet the time without it.
-                while not any(isinstance(each, StoreUnavailable) for each in failures.values()):
+                while not any(isinstance(each, StoreUnavailable) for each in put.failures.values()):
                     for each in psutil.Process(parent).children(recursive=True):
                         with suppress(psutil.NoSuchProcess):
                             if weaviate in " ".join(each.cmdline()):
                                 each.kill()
                     # It raises the error if not even the look at what is stored succeeds.
-                    failures = await super()._put(objects)
-                return failures
+                    put = await super()._put(objects)
+                return put
             return await super()._put(objects)
 
     return Killing
@@ -212,8 +229,8 @@ async def embedded(settings: Settings, numbers: Sequence[int]) -> list[list[floa
     return [each.vector.tolist() for each in outcomes if isinstance(each, Embedding)]
 
 
-def numbers_of(result: Result) -> tuple[int, int, int, int, int]:
-    """Return rows, stored, rejected and duplicates of a result, and what Weaviate has."""
+def numbers_of(result: Result) -> tuple[int, ...]:
+    """Return rows, stored, rejected, duplicates and left out of a result, and what Weaviate has."""
     assert result.faults == []
     assert result.reconciliation is not None
     totals, within = result.reconciliation.totals, result.reconciliation.collection
@@ -223,11 +240,12 @@ def numbers_of(result: Result) -> tuple[int, int, int, int, int]:
         totals.distinct,
         sum(totals.rejected.values()),
         totals.duplicates,
+        totals.skipped,
         within.counted,
     )
 
 
-def test_each_row_is_stored_once_or_rejected_though_command_writer_and_weaviate_are_killed(
+def test_each_row_is_stored_once_or_rejected_or_left_out_though_command_writer_and_weaviate_are_killed(
     tmp_path: Path,
     settings: Settings,
     weaviate_of_its_own: EmbeddedWeaviate,
@@ -252,16 +270,16 @@ def test_each_row_is_stored_once_or_rejected_though_command_writer_and_weaviate_
         first = bulk(tmp_path, NAME, settings)
     again = bulk(tmp_path, NAME, settings)
 
-    rows = FILES * ROWS + 1
+    rows, stored = FILES * ROWS + 1 + len(COPIES), FILES * ROWS - len(BROKEN)
     assert {each.name for each in (tmp_path / "killed").iterdir()} == {"writer", "weaviate"}
     assert first.progress.outages
     assert 0 < done_before < FILES
     assert first.done_before == done_before
-    assert numbers_of(first) == (rows, rows - 3, 2, 1, rows - 3)
+    assert numbers_of(first) == (rows, stored, 2, 1, len(COPIES), stored)
     # After a kill, each object is looked for.
     assert first.reconciliation is not None
     assert first.reconciliation.collection is not None
-    assert first.reconciliation.collection.sampled >= rows - 3
+    assert first.reconciliation.collection.sampled >= stored
     assert numbers_of(again) == numbers_of(first)
     assert (again.progress.wanted, again.progress.rows, again.done_before) == (0, 0, FILES)
     vectors = runner.run(stored_vectors(settings, NAME))
@@ -273,6 +291,34 @@ def test_each_row_is_stored_once_or_rejected_though_command_writer_and_weaviate_
         ("0.parquet, row 4", "IMAGE_UNDECODABLE"),
         ("1.parquet, row 38", "IMAGE_UNDECODABLE"),
     }
+    left_out = pq.read_table(tmp_path / "ledger" / "duplicates").to_pylist()
+    assert len(left_out) == len(COPIES)
+    assert all(each["skipped"] and each["same_content"] for each in left_out)
+    # Of a picture and its copy one is there, whichever was written first.
+    assert {each % COPY for each in vectors} == set(range(FILES * ROWS)) - BROKEN
+
+
+def test_pictures_that_nearly_equal_others_are_left_out_from_a_threshold_that_is_measured_with_the_model(
+    tmp_path: Path, settings: Settings, runner: asyncio.Runner
+):
+    """The model has no training, so it may hold some more pictures for alike."""
+    (tmp_path / "in").mkdir()
+    originals = [picture(each) for each in range(100, 100 + ROWS)]
+    images = [*originals, *map(compressed, originals[:8])]
+    pq.write_table(pa.table({"number": list(range(len(images))), "image": images}), tmp_path / "in" / "0.parquet")
+    runner.run(create(settings, "BulkAlike"))
+
+    result = bulk(tmp_path, "BulkAlike", settings, threshold=None)
+
+    assert result.threshold is not None
+    assert result.threshold.pictures == 32
+    listed = pq.read_table(tmp_path / "ledger" / "duplicates").to_pylist()
+    rows, stored, rejected, same, skipped, counted = numbers_of(result)
+    assert (rows, rejected, same, counted, stored) == (ROWS + 8, 0, 0, stored, rows - skipped)
+    # Of a picture and its copy one at least is left out.
+    assert skipped == len(listed) >= 8
+    assert min(each["cosine"] for each in listed) >= result.threshold.min_cosine - 1e-6
+    assert not {each["id"] for each in listed} & {each["duplicate_of"] for each in listed}
 
 
 def test_a_running_vecgate_embeds_for_a_job_as_a_nim_whose_model_is_named_by_its_space(
@@ -295,6 +341,6 @@ def test_a_running_vecgate_embeds_for_a_job_as_a_nim_whose_model_is_named_by_its
         monkeypatch.setenv("VECGATE_EMBEDDERS__SERVED__MODEL", space)
         result = bulk(tmp_path, "BulkServed", load_settings())
 
-    assert numbers_of(result) == (ROWS, ROWS - 1, 1, 0, ROWS - 1)
+    assert numbers_of(result) == (ROWS, ROWS - 1, 1, 0, 0, ROWS - 1)
     vectors = runner.run(stored_vectors(settings, "BulkServed"))
     assert_close(list(vectors.values()), runner.run(embedded(settings, list(vectors))), tolerance=1e-4)

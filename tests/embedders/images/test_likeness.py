@@ -8,7 +8,7 @@ from PIL import Image
 
 from embedders.contract import InputLimits
 from embedders.errors import InputRejected
-from embedders.images.likeness import copies, find_threshold
+from embedders.images.likeness import copies, find_threshold, with_copies
 from tests.fakes.embedder import picture
 
 RANDOM = np.random.default_rng(3)
@@ -41,13 +41,21 @@ def test_what_is_no_picture_is_refused() -> None:
         copies(b"no picture", InputLimits())
 
 
+def test_each_picture_that_can_be_read_comes_before_its_copies() -> None:
+    red, blue = picture((255, 0, 0)), picture((0, 0, 255))
+
+    found = list(with_copies([red, b"no picture", blue], InputLimits()))
+
+    assert [(each[0], len(each)) for each in found] == [(red, 4), (blue, 4)]
+
+
 def test_the_threshold_finds_copies_and_lies_above_different_pictures() -> None:
     rows = vectors(40)
 
     found = find_threshold(rows, near(rows, 0.1))
 
     assert found.found >= 0.89
-    assert found.confused == 0
+    assert (found.confused, found.pictures) == (0, 40)
     assert 0.9 < found.min_cosine < 1
 
 

@@ -1,10 +1,12 @@
 from pathlib import Path
+from uuid import UUID
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from service.bulk.accounts import Accounts
 from service.bulk.ledger import Ledger
-from service.bulk.rows import Row, from_table, to_table
+from service.bulk.rows import DuplicateOf, Row, from_table, to_table
 from service.sources.fragments import Fragment
 
 
@@ -56,6 +58,32 @@ def test_rows_that_come_again_after_their_fragment_is_done_count_once(tmp_path: 
     accounts.take(table(row(0), end(1)))
 
     assert (accounts.progress.rows, accounts.progress.fragments) == (1, 1)
+
+
+def test_rows_that_are_left_out_are_not_stored_and_those_that_are_alike_are_and_both_are_listed(tmp_path: Path):
+    accounts, ledger = accounts_of(tmp_path), Ledger(str(tmp_path))
+    left_out, alike = row(1), row(2)
+    left_out.duplicates(DuplicateOf(row(0).id, 0.99, same_content=False, skipped=True))
+    alike.duplicates(DuplicateOf(row(7).id, 1.0, same_content=True, skipped=False))
+
+    accounts.take(table(row(0), left_out, alike, row(3, reason="IMAGE_TOO_LARGE"), end(4)))
+
+    (entry,) = ledger.entries()
+    assert (entry.rows, entry.stored, entry.skipped, entry.similar, sum(entry.rejected.values())) == (4, 2, 1, 1, 1)
+    assert (accounts.progress.stored, accounts.progress.skipped) == (2, 1)
+    assert {id_.int for id_, _ in ledger.all_ids(["f0"])} == {0, 2}
+    assert pq.read_table(tmp_path / "duplicates").drop_columns(["location", "part"]).to_pylist() == [
+        {
+            "row": n,
+            "place": f"row {n + 1}",
+            "id": str(UUID(int=n)),
+            "duplicate_of": str(UUID(int=other)),
+            "cosine": cosine,
+            "same_content": same,
+            "skipped": skipped,
+        }
+        for n, other, cosine, same, skipped in ((1, 0, 0.99, False, True), (2, 7, 1.0, True, False))
+    ]
 
 
 def test_an_empty_fragment_is_done(tmp_path: Path):

@@ -1,26 +1,33 @@
 """Jobs with the stages in this process, one after the other, on a store in memory."""
 
+import json
+import math
 import os
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embedders.images.likeness import Threshold
 from service.bulk import job as jobs
 from service.bulk import reading, stages
 from service.bulk.job import Job, Result, look, run
 from service.bulk.ledger import Ledger, LedgerFailed, Totals
+from service.bulk.likeness import Measuring
 from service.bulk.loop import BackgroundLoop
+from service.bulk.pipeline import Sizes
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.stages import Target, Write
-from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, Scope, Space
+from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, Scope, Space, WeightedField
 from service.errors import InvalidRequest
 from service.settings import FetchSettings, InvalidSettings, Settings, WeaviateSettings
+from service.sources.errors import InvalidMapping
 from service.sources.fragments import Fragment
 from service.sources.mapping import Mapping as ColumnMapping
 from tests.fakes.store import FakeStore
@@ -309,6 +316,115 @@ def test_a_list_of_origins_that_is_wrong_ends_a_job_before_anything_runs(job: Jo
     with pytest.raises(InvalidSettings):
         run(job, Settings(fetch=FetchSettings(origins_file=tmp_path / "origins.toml")), lambda _: None)
     assert not Path(job.ledger).exists()
+
+
+@pytest.fixture
+def alike(job: Job, store: FakeStore, tmp_path: Path) -> Job:
+    """Give a job whose rows bring vectors: rows 2 of both files nearly equal rows 1, and one row comes twice."""
+    images = (Property("image", DataType.BLOB), Property("count", DataType.INT))
+    vector = replace(
+        COLLECTION.vectors[0], space=Space("fake", 2, "fake/model"), image_fields=(WeightedField("image"),)
+    )
+    store._collections["Photos"] = replace(COLLECTION, properties=images, vectors=(vector,))
+    for name, first in (("a", 0.0), ("b", 1.5)):
+        angles = [first, first + 0.01, first]
+        vectors = pa.array([[math.cos(each), math.sin(each)] for each in angles], pa.list_(pa.float32(), 2))
+        table = pa.table({"count": [1, 2, 1], "main": vectors})
+        pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
+    return replace(job, mapping=ColumnMapping(spaces={"main": "fake"}), duplicates="skip", threshold=0.999)
+
+
+def totals_of(result: Result) -> Totals:
+    assert result.faults == []
+    assert result.reconciliation is not None
+    return result.reconciliation.totals
+
+
+@pytest.mark.parametrize(("action", "skipped", "similar"), [("skip", 2, 0), ("report", 0, 2)])
+def test_rows_in_are_stored_and_duplicates_and_left_out_and_a_fragment_done_again_says_the_same(
+    alike: Job, store: FakeStore, action: str, skipped: int, similar: int
+):
+    alike = replace(alike, duplicates=action)
+
+    first = totals_of(done(alike))
+    listed = pq.read_table(Path(alike.ledger, "duplicates")).to_pylist()
+    (Path(alike.ledger) / "fragments" / f"{next(iter(first.stored))}.json").unlink()
+    again = done(alike)
+
+    assert (first.rows, first.distinct, first.duplicates) == (6, 4 - skipped, 2)
+    assert (first.skipped, first.similar) == (skipped, similar)
+    assert sorted(each["place"] for each in listed) == ["a.parquet, row 2", "b.parquet, row 2"]
+    assert {each["skipped"] for each in listed} == {action == "skip"}
+    objects = store._within(COLLECTION, Scope())
+    assert {UUID(each["duplicate_of"]) for each in listed} <= objects.keys()
+    assert again.done_before == 1
+    if action == "skip":
+        assert replace(totals_of(again), runs={}) == replace(first, runs={})
+        assert pq.read_table(Path(alike.ledger, "duplicates")).to_pylist() == listed
+    assert len(objects) == 4 - skipped
+
+
+def test_a_ledger_is_of_one_way_to_treat_duplicates(alike: Job):
+    done(alike)
+
+    for changed in ({"duplicates": "report"}, {"duplicates": "", "threshold": None}, {"threshold": 0.5}):
+        with pytest.raises(InvalidRequest, match=r"of a run with duplicates = 'skip, threshold 0\.999'"):
+            done(replace(alike, **changed))
+
+
+def test_a_ledger_of_a_version_without_duplicates_goes_on(job: Job, store: FakeStore):
+    done(job)
+    path = Path(job.ledger, "run.json")
+    recorded = json.loads(path.read_text())
+    del recorded["duplicates"], recorded["_threshold"]
+    path.write_text(json.dumps(recorded))
+
+    assert done(job).done_before == 2
+
+
+def test_the_threshold_is_measured_once_for_a_ledger(alike: Job, monkeypatch: pytest.MonkeyPatch):
+    measured: list[Measuring] = []
+
+    def measure(what: Measuring, _: Sizes) -> Threshold:
+        measured.append(what)
+        return Threshold(0.999, 0.9, 0.0, 32)
+
+    monkeypatch.setattr(jobs, "measured_threshold", measure)
+    alike = replace(alike, threshold=None)
+    first, again = done(alike), done(alike)
+
+    assert [each.vector.name for each in measured] == ["main"]
+    assert first.threshold == again.threshold == Threshold(0.999, 0.9, 0.0, 32)
+    assert totals_of(again).skipped == totals_of(first).skipped == 2
+
+
+def test_one_process_writes_where_duplicates_are_looked_for_unless_more_are_asked_for(
+    alike: Job, monkeypatch: pytest.MonkeyPatch
+):
+    sizes: list[Sizes] = []
+
+    class Sized(Stages):
+        def __init__(self, settings: Settings, target: Target, reading: Reading, asked: Sizes, *_: object) -> None:
+            super().__init__(settings, target, reading)
+            sizes.append(asked)
+
+    monkeypatch.setattr(jobs, "Pipeline", Sized)
+    for number, (duplicates, writers) in enumerate((("skip", 0), ("skip", 3), ("", 0))):
+        threshold = 0.999 if duplicates else None
+        own = replace(alike, ledger=f"{alike.ledger}{number}", duplicates=duplicates, threshold=threshold)
+        done(replace(own, sizes=Sizes(writers=writers)))
+
+    assert [each.writers for each in sizes] == [1, 3, 0]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_collection_without_vectors_of_pictures_is_refused_before_anything_runs(job: Job):
+    job = replace(job, duplicates="skip", threshold=0.9)
+
+    for act in (done, lambda each: look(each, Settings())):
+        with pytest.raises(InvalidMapping, match="named vector of pictures, and there is none; it has: main"):
+            act(job)
+    assert not Path(job.ledger, "run.json").exists()
 
 
 def test_objects_are_counted_only_where_they_are_stored(job: Job, store: FakeStore, tmp_path: Path):

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.bulk import ledger as ledgers
-from service.bulk.ledger import Entry, Ledger, LedgerFailed, Rejection, Totals, name_of
+from service.bulk.ledger import Duplicate, Entry, Ledger, LedgerFailed, Rejection, Totals, name_of
 from service.errors import InvalidRequest
 
 
@@ -25,13 +26,21 @@ def entered(folder: Path) -> Ledger:
     return ledger
 
 
-def add(ledger: Ledger, name: str, ids: list[bytes], rejections: tuple[Rejection, ...] = ()) -> str:
+LARGE = Rejection(1, "row 2", "IMAGE_TOO_LARGE", "too large")
+ALIKE = Duplicate(2, "row 3", "b", "a", 0.99, same_content=False, skipped=True)
+
+
+def add(
+    ledger: Ledger,
+    name: str,
+    ids: list[bytes],
+    rejections: tuple[Rejection, ...] = (),
+    skipped: tuple[Duplicate, ...] = (),
+) -> str:
     rejected = {each.reason: 1 for each in rejections}
-    ledger.add(
-        Entry(name, "/a.parquet", name, "1", len(ids) + len(rejections), len(ids), rejected, ledger.run),
-        ids,
-        rejections,
-    )
+    rows = len(ids) + len(rejections) + len(skipped)
+    entry = Entry(name, "/a.parquet", name, "1", rows, len(ids), rejected, ledger.run, len(skipped))
+    ledger.add(entry, ids, rejections, skipped)
     return name
 
 
@@ -67,9 +76,9 @@ def test_rows_in_are_stored_and_rejected_and_duplicates_however_many_parts_ids_a
     ledger = entered(tmp_path)
     names = {
         add(ledger, "one", ids_of("a", "b", "b", "c"), (Rejection(4, "row 5", "IMAGE_TOO_LARGE", "too large"),)),
-        add(ledger, "two", ids_of("c", "d")),
+        add(ledger, "two", ids_of("c", "d"), skipped=(ALIKE, ALIKE)),
     }
-    add(ledger, "old", ids_of("a", "x", "y"))
+    add(ledger, "old", ids_of("a", "x", "y"), skipped=(ALIKE,))
 
     read = Ledger._read
     paths = Counter[str]()
@@ -84,7 +93,7 @@ def test_rows_in_are_stored_and_rejected_and_duplicates_however_many_parts_ids_a
     assert {paths[f"ids/{each}"] for each in (*names, "old")} == {1}
     runs = dict.fromkeys((*names, "old"), ledger.run)
     stored = {"one": 4, "two": 2}
-    assert totals == Totals(2, 7, {"IMAGE_TOO_LARGE": 1}, distinct=4, outdated=2, runs=runs, stored=stored)
+    assert totals == Totals(2, 9, {"IMAGE_TOO_LARGE": 1}, skipped=2, distinct=4, outdated=2, runs=runs, stored=stored)
     assert totals.duplicates == 2
 
 
@@ -165,16 +174,40 @@ def test_few_entries_and_ids_wait_in_memory_however_slowly_they_are_taken(
     assert max(of_entries) == max(waiting) == ledgers.READ_AT_ONCE
 
 
-def test_a_forgotten_fragment_is_not_done_and_has_no_rejected_rows(tmp_path: Path):
+def test_a_forgotten_fragment_is_not_done_and_has_neither_rejected_rows_nor_duplicates(tmp_path: Path):
     ledger = entered(tmp_path)
     for name in ("one", "two", "three"):
-        rejected = (Rejection(1, "row 2", "IMAGE_TOO_LARGE", "too large"),) if name != "two" else ()
-        add(ledger, name, ids_of(name), rejected)
+        add(ledger, name, ids_of(name), (LARGE,) if name != "two" else (), (ALIKE,) if name != "two" else ())
 
     ledger.forget(["one", "two"])
 
     assert ledger.done() == {"three"}
-    assert [each.name for each in (tmp_path / "rejected").iterdir()] == ["three.parquet"]
+    for folder in ("rejected", "duplicates"):
+        assert [each.name for each in (tmp_path / folder).iterdir()] == ["three.parquet"]
+
+
+@pytest.mark.parametrize("folder", ["rejected", "duplicates"])
+def test_what_a_killed_command_listed_is_gone_once_the_fragment_is_done(tmp_path: Path, folder: str):
+    ledger = entered(tmp_path)
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "one.parquet").touch()
+
+    add(ledger, "one", ids_of("a"))
+
+    assert list((tmp_path / folder).iterdir()) == []
+
+
+def test_an_entry_of_a_version_that_looked_for_no_duplicates_counts(tmp_path: Path):
+    ledger = entered(tmp_path)
+    add(ledger, "one", ids_of("a"))
+    path = tmp_path / "fragments" / "one.json"
+    old = json.loads(path.read_text())
+    del old["skipped"], old["similar"]
+    path.write_text(json.dumps(old))
+
+    totals = ledger.totals({"one"})
+
+    assert (totals.rows, totals.distinct, totals.skipped, totals.similar) == (1, 1, 0, 0)
 
 
 def test_a_ledger_of_another_job_is_refused_with_what_differs(tmp_path: Path):

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from service.bulk import rows
-from service.bulk.rows import STAGES, Row, cuts, from_table, in_parts, to_table
+from service.bulk.rows import STAGES, DuplicateOf, Row, cuts, from_table, in_parts, to_table
 from service.domain import StoredObject
 
 
@@ -44,12 +44,22 @@ def test_rows_that_come_back_from_a_part_of_a_table_are_as_they_were():
         Row("f", 1, "row 2", reason="ROW_REFUSED", message="too long", seconds=seconds),
         Row("f", 2, object=StoredObject(UUID(int=2), {}, {}), seconds=seconds),
         Row("f", 3, end=True, seconds=seconds),
+        Row("f", 4, id=bytes(16), seconds=seconds, duplicate_of=DuplicateOf(bytes(15) + b"1", 0.5, True, False)),
     ]
     table = pa.concat_tables([to_table(batch[:1]), to_table(batch[1:])])
 
     assert from_table(table) == batch
     assert from_table(table.slice(2)) == batch[2:]
-    assert from_table(table.slice(4)) == []
+    assert from_table(table.slice(5)) == []
+
+
+@pytest.mark.parametrize("skipped", [True, False])
+def test_a_row_lets_go_of_its_content_only_if_it_is_left_out(skipped: bool):  # noqa: FBT001
+    row = Row("f", 0, object=StoredObject(UUID(int=1)), pictures={"image": b"pixels"})
+
+    row.duplicates(DuplicateOf(bytes(16), 1.0, True, skipped))
+
+    assert (row.live, row.pictures) == ((False, {}) if skipped else (True, {"image": b"pixels"}))
 
 
 def test_the_size_of_a_row_is_that_of_its_texts_pictures_and_vectors():

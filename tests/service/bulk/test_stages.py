@@ -17,8 +17,9 @@ from service.bulk.parquet import ParquetOutput, schema_of
 from service.bulk.patience import BulkStopped
 from service.bulk.rows import Row, from_table, to_table
 from service.bulk.stages import Decode, Embed, Target, Write
+from service.core.objects.duplicates import DuplicateAction, DuplicateCheck
 from service.domain import Collection, DataType, NamedVector, Property, Scope, Space, StoredObject, WeightedField
-from service.errors import StoreRejected, TenantInactive
+from service.errors import StoreRejected, StoreUnavailable, TenantInactive
 from service.settings import Settings, WeaviateSettings
 from service.store.base import NO_TENANT, WriteFailure
 from tests.fakes.embedder import FakeEmbedder, picture
@@ -129,6 +130,112 @@ def test_a_row_whose_text_has_no_form_in_parquet_is_rejected_by_name(tmp_path: P
     assert [each.reason for each in rows] == ["", "ROW_REFUSED", ""]
     assert rows[1].message.startswith("name: has no form in Parquet")
     assert output.count({"f" * 32}) == {"f" * 32: 2}
+
+
+SKIP, REPORT = DuplicateAction.SKIP, DuplicateAction.REPORT
+
+
+def at(degrees: float, number: int, size: int = 3) -> Row:
+    """Return a row whose vector has an angle."""
+    turn = np.radians(degrees)
+    made = row(number, size)
+    assert made.object is not None
+    vector = np.array([np.cos(turn), np.sin(turn), 0], np.float32)
+    made.object = replace(made.object, vectors={"main": vector})
+    return made
+
+
+def looking(action: DuplicateAction, output: ParquetOutput | None = None) -> Target:
+    """Return a target that takes vectors of less than two degrees for duplicates."""
+    return replace(target(output), duplicates=DuplicateCheck(action, float(np.cos(np.radians(2)))))
+
+
+def written(write: Write, *rows: Row) -> list[tuple[int, int, bool]]:
+    """Write rows, and return the numbers of those that duplicate another one, with its number, and what is left out."""
+    done = from_table(write(to_table(rows)))
+    assert [each.reason for each in done] == [""] * len(rows)
+    return [
+        (each.number, UUID(bytes=each.duplicate_of.id).int - 1, each.duplicate_of.skipped)
+        for each in done
+        if each.duplicate_of is not None
+    ]
+
+
+@pytest.mark.parametrize(("action", "stored"), [(SKIP, {1, 3}), (REPORT, {1, 2, 3, 4, 5})])
+def test_rows_that_nearly_equal_a_stored_object_or_an_earlier_row_name_it_and_are_left_out_if_asked_for(
+    store: SmallStore, action: DuplicateAction, stored: set[int]
+):
+    write, skipped = Write(looking(action)), action is SKIP
+
+    first = written(write, at(0, 0), at(1, 1), at(60, 2))
+    second = written(write, at(-1, 3), at(61.5, 4))
+
+    assert first == [(1, 0, skipped)]
+    assert second == [(3, 0, skipped), (4, 2, skipped)]
+    assert {each.int for each in store._within(COLLECTION, NO_TENANT)} == stored
+
+
+def test_a_row_that_is_left_out_is_in_no_file(store: SmallStore, tmp_path: Path):
+    output = ParquetOutput(str(tmp_path), schema_of(COLLECTION, ["name"], {"main": 3}), "0" * 8)
+
+    written(Write(looking(SKIP, output)), at(0, 0), at(1, 1), at(60, 2))
+
+    assert output.count({"f" * 32}) == {"f" * 32: 2}
+    assert len(store._within(COLLECTION, NO_TENANT)) == 2
+
+
+@pytest.mark.parametrize("action", [SKIP, REPORT])
+def test_rows_that_are_written_again_in_another_order_have_the_same_outcomes(
+    store: SmallStore, action: DuplicateAction
+):
+    rows = [(0, 0), (1, 1), (60, 2), (120, 3), (121, 4)]
+    write = Write(looking(action))
+    written(write, *(at(*each) for each in rows))
+    before = set(store._within(COLLECTION, NO_TENANT))
+
+    again = written(write, *(at(*each) for each in reversed(rows)))
+
+    assert set(store._within(COLLECTION, NO_TENANT)) == before
+    if action is SKIP:
+        assert again == [(4, 3, True), (1, 0, True)]
+
+
+def test_a_row_whose_own_object_is_stored_is_written_whatever_it_equals(store: SmallStore):
+    written(Write(target()), at(0, 0), at(1, 1))
+
+    assert written(Write(looking(SKIP)), at(1, 1)) == [(1, 0, False)]
+    assert written(Write(looking(SKIP)), at(0, 0), at(1, 1)) == [(1, 0, False)]
+    assert len(store._within(COLLECTION, NO_TENANT)) == 2
+
+
+def test_rows_with_one_id_are_left_out_together(store: SmallStore):
+    same = at(1, 1)
+    same.number = 2
+
+    assert written(Write(looking(SKIP)), at(0, 0), at(1, 1), same) == [(1, 0, True), (2, 0, True)]
+    assert len(store._within(COLLECTION, NO_TENANT)) == 1
+
+
+def test_of_near_rows_the_next_is_stored_where_the_store_refuses_the_first(store: SmallStore):
+    store.rejected[UUID(int=1)] = "disk is full"
+
+    done = from_table(Write(looking(SKIP))(to_table([at(0, 0), at(1, 1), at(1.5, 2)])))
+
+    assert [each.reason for each in done] == ["STORE_REJECTED", "", ""]
+    assert done[1].duplicate_of is None
+    assert done[2].duplicate_of is not None
+    assert done[2].duplicate_of.id == done[1].id
+    assert [each.int for each in store._within(COLLECTION, NO_TENANT)] == [2]
+
+
+@pytest.mark.parametrize("method", ["search", "put_objects", "get_objects"])
+def test_near_rows_are_looked_for_again_where_weaviate_does_not_answer_for_a_while(store: SmallStore, method: str):
+    store.fail_next_of(method, StoreUnavailable("Weaviate does not answer"))
+
+    found = written(Write(replace(looking(SKIP), patience_s=600.0)), at(0, 0), at(1, 1), at(60, 2))
+
+    assert found == [(1, 0, True)]
+    assert {each.int for each in store._within(COLLECTION, NO_TENANT)} == {1, 3}
 
 
 class BrokenDecoders:
