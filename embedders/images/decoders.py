@@ -220,13 +220,15 @@ class Decoders:
             await decoder.end()
         if self._closed:
             raise _closed()
-        if (template := self._template) is not None and not template.lives:
-            # Nobody else must end it, or replace the next one, meanwhile.
-            self._template = None
-            await template.end()
-            if self._closed:
-                raise _closed()
         try:
+            if (template := self._template) is not None:
+                with contextlib.suppress(ConnectionError):
+                    return template.fork()
+                # It has ended. Nobody else must end it, or replace the next one, meanwhile.
+                self._template = None
+                await template.end()
+                if self._closed:
+                    raise _closed()
             if self._template is None:
                 self._template = _Template()
             return self._template.fork()
@@ -262,16 +264,12 @@ class _Template:
         self._numbers = count()
         self._asking = asyncio.Lock()
 
-    @property
-    def lives(self) -> bool:
-        """Whether it can still fork."""
-        return self._process.poll() is None
-
     def fork(self) -> "_Decoder":
         """Return a new decoder, which may still be starting.
 
         Raises:
-            OSError: the process has just ended, or there are no file descriptors.
+            ConnectionError: the process has ended.
+            OSError: there are no file descriptors.
         """
         ours, its = socket.socketpair()
         ours.setblocking(False)

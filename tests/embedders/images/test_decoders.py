@@ -222,13 +222,19 @@ async def test_a_picture_given_to_a_decoder_that_was_just_killed_with_its_templa
     np.testing.assert_array_equal(before, after)
 
 
-async def test_a_template_that_died_is_started_again(decoders: Decoders) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["and the system says so", "and the system does not say so yet"])
+async def test_a_template_that_died_is_started_again(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
     decoder = psutil.Process(await run(decoders, b""))
     template = decoder.parent()
     assert template
     for each in (template, decoder):
         each.kill()
     psutil.wait_procs([template, decoder])
+    if not known:
+        # A process closes its connections a moment before its parent can learn that it has ended.
+        monkeypatch.setattr(subprocess.Popen, "poll", lambda _: None)
 
     assert isinstance(await run(decoders, b""), int)
 
