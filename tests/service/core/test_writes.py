@@ -87,8 +87,8 @@ async def test_a_write_that_has_begun_ends_though_its_caller_leaves(
         with pytest.raises(asyncio.CancelledError):
             await calling
     else:
-        failure = await out_of_time(lambda seconds: make(timeout=seconds), slow.begun)
-        assert failure.code is StatusCode.DEADLINE_EXCEEDED
+        code = await out_of_time(lambda seconds: make(timeout=seconds), slow.begun)
+        assert code is StatusCode.DEADLINE_EXCEEDED
     slow.through.set()
 
     await becomes(pictures, title)

@@ -15,7 +15,7 @@ from service.core.pictures import Pictures
 from service.fetching import Fetcher, Origin, parse_uri
 from service.rpc.server import calls
 from tests.fakes.embedder import FakeEmbedder, picture
-from tests.service.conftest import Wire, failure_of, over_every_wire, start_wire, stop_wire, unpack
+from tests.service.conftest import Wire, code_of, failure_of, over_every_wire, start_wire, stop_wire, unpack
 from tests.service.fetching.conftest import Listener, answer, redirect
 from vecgate.client import AsyncClient, Object, Reference
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -388,9 +388,7 @@ async def test_a_caller_waits_no_longer_than_its_deadline(site: Site) -> None:
     site.origin.replies["/p/silent"] = silent
     request = pb.EmbedInputsRequest(inputs=[Input(image={"uri": site.uri("/p/silent")})])
 
-    failure = await failure_of(site.wire.embedding.EmbedInputs(request, timeout=0.5))
-
-    assert failure.code is StatusCode.DEADLINE_EXCEEDED
+    assert await code_of(site.wire.embedding.EmbedInputs(request, timeout=0.5)) is StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_an_import_that_fails_ends_what_was_fetched_ahead(site: Site) -> None:

@@ -363,7 +363,7 @@ async def test_a_hanging_reranker_leaves_time_for_the_first_order_if_that_may_st
 
     kept = await wire.search.SearchObjects(search({**BY_TITLE, "keep_order_on_failure": True}), timeout=3)
     reranker.entered.clear()
-    failure = await out_of_time(
+    code = await out_of_time(
         lambda seconds: wire.search.SearchObjects(search(BY_TITLE), timeout=seconds), reranker.entered
     )
     async with asyncio.timeout(60):
@@ -374,7 +374,7 @@ async def test_a_hanging_reranker_leaves_time_for_the_first_order_if_that_may_st
     assert places(kept) == [0, 1, 2, 3, 4]
     assert unpack(kept.reranking.error).reason == "EMBEDDER_UNAVAILABLE"
     assert "its share of the time" in kept.reranking.error.message
-    assert failure.code is StatusCode.DEADLINE_EXCEEDED
+    assert code is StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_the_next_address_of_a_reranker_stands_in_for_one_that_fails() -> None:

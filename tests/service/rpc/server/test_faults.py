@@ -22,7 +22,7 @@ from service.settings import ServerSettings
 from tests.fakes.models import in_process, loaded
 from tests.fakes.store import FakeStore
 from tests.fakes.tiny_clip import write_tiny_clip
-from tests.service.conftest import LIMITS, failure_of
+from tests.service.conftest import LIMITS, code_of, failure_of
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.input_pb2 import Input
@@ -120,8 +120,7 @@ async def test_a_forward_pass_that_hangs_costs_no_more_than_the_deadline_and_tur
     with monkeypatch.context() as patch:
         local.patch(patch, hang)
         began = asyncio.get_running_loop().time()
-        failure = await failure_of(local.embedding.EmbedInputs(A_TEXT, timeout=0.2))
-        assert failure.code is StatusCode.DEADLINE_EXCEEDED
+        assert await code_of(local.embedding.EmbedInputs(A_TEXT, timeout=0.2)) is StatusCode.DEADLINE_EXCEEDED
         assert asyncio.get_running_loop().time() - began < IN_TIME_S
         await local.becomes(NOT_SERVING)
     go.set()
