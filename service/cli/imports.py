@@ -120,10 +120,14 @@ class Import:
                 some = own_id.contains_any(ids[start : start + LOOKED_FOR_AT_ONCE])
                 there |= {each.id for each in client.list_objects(self.collection, filters=some, tenant=tenant)}
         except VecgateError as error:
+            denied = error.reason == "PERMISSION_DENIED"
+            # Its caller may know how many objects there are.
+            if denied and not client.get_collection(self.collection, tenant).object_count:
+                return set()
             if error.reason == "TENANT_NOT_FOUND":
                 return set()
             # Such as a key that may only write, and a tenant that is not active.
-            if error.reason not in {"PERMISSION_DENIED", "STORE_REJECTED"}:
+            if not denied and error.reason != "STORE_REJECTED":
                 raise
             whose = f" of tenant {tenant}" if tenant else ""
             note(f"what {self.resume} lists{whose} is taken for stored and not looked for: {error.message}")

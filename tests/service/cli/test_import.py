@@ -279,6 +279,10 @@ def test_a_journal_is_believed_where_its_reader_may_not_look(
     assert result.stdout == "Pictures: 0 stored, 0 failed, 3 stored before\n"
     assert f"what {journal} lists is taken for stored and not looked for: it may not list" in result.stderr
 
+    fake.objects["Pictures"].clear()
+    fake.failing["ListObjects"] = [failure(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "it may not list")]
+    assert import_("--resume", str(journal)).stdout == "Pictures: 3 stored, 0 failed\n"
+
 
 def test_a_line_that_was_cut_off_counts_for_nothing_and_spoils_nothing(
     import_: Import, tmp_path_factory: pytest.TempPathFactory
