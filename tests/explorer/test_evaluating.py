@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.descriptor import Descriptor
 from google.rpc.error_details_pb2 import ErrorInfo
 from playwright.async_api import Page, Route, expect
 
@@ -91,6 +92,47 @@ async def test_the_page_shows_and_saves_what_the_api_finds(page: Page, gallery: 
         hashes = await links.evaluate_all("(all) => all.map((each) => each.hash)")
         assert [each.partition("id=")[2] for each in hashes] == list(query.found[0].ids)
         await expect(shown.nth(number)).to_contain_text(query.text)
+
+
+def maps_of(message: Descriptor) -> set[str]:
+    """Return the names of the maps in a message and in all messages in it."""
+    found = set()
+    for each in message.fields:
+        if each.message_type is not None and each.message_type.GetOptions().map_entry:
+            found.add(each.name)
+        elif each.message_type is not None:
+            found |= maps_of(each.message_type)
+    return found
+
+
+async def test_names_of_properties_and_vectors_are_saved_as_they_are(page: Page) -> None:
+    weights = {"shortTitle": 0.75, "Photo": 0.25}
+    suggested: Any = {"weights": weights, "ndcg": {"mean": 0.5}, "tried": [{"weights": weights, "ndcg": 0.5}]}
+    ways = [{"name": "both", "target_weights": weights}, {"name": "fields", "field_weights": weights}]
+    found = pb.Evaluation(systems=[{"system": each} for each in ways], weights=suggested, query_count=3)
+    told = enveloped({"evaluation": json_format.MessageToDict(found)}, 0) + enveloped({}, 2)
+    await page.goto(CAPTIONS)
+    await page.route(CALL, lambda route: route.fulfill(body=told, content_type="application/connect+json"))
+
+    await run_evaluation(page)
+
+    assert await saved(page) == as_json(found)
+    assert maps_of(pb.Evaluation.DESCRIPTOR) == {"target_weights", "field_weights", "weights"}
+
+
+async def test_what_the_page_does_not_know_of_ways_in_its_address_is_named(page: Page) -> None:
+    note = page.get_by_text("This page leaves out what it does not know of the ways in its address")
+    await page.goto(f"{CAPTIONS}&ways=present;vector=default,alpha=0.5")
+    await expect(page.get_by_role("group", name="Way 2", exact=True).get_by_label("Alpha")).to_have_value("0.5")
+    await expect(note).to_have_count(0)
+
+    many = ";".join(["alpha=0.1"] * 19)
+    await page.goto(f"{CAPTIONS}&ways=present;vector=default,weights=a:1,join,alpha=0.2;{many}")
+    # A change of the address alone leaves the form as it is.
+    await page.reload()
+
+    await expect(note).to_contain_text(": weights=a:1, join, alpha=0.1")
+    await expect(page.get_by_role("group", name="Way 2", exact=True).get_by_label("Alpha")).to_have_value("0.2")
 
 
 async def test_an_answer_has_as_much_room_for_its_picture_as_other_hits_before_it_comes(page: Page) -> None:

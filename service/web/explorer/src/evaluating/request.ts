@@ -46,7 +46,7 @@ const KINDS: readonly QueryKind[] = ["objects", "captions", "queries"];
 export function readWishes(params: URLSearchParams): Wishes {
   const number = (name: keyof typeof DEFAULTS) => Number(params.get(name)) || DEFAULTS[name];
   const by = params.get("by") as QueryKind;
-  const ways = (params.get("ways") ?? "").split(";").filter((each) => each !== "").slice(0, MAX_WAYS).map(readWay);
+  const ways = writtenWays(params).slice(0, MAX_WAYS).map(readWay);
   return {
     collection: params.get("collection") ?? "",
     tenant: params.get("tenant") ?? "",
@@ -96,8 +96,26 @@ export function wayWords(way: Way, images: ReadonlySet<string> = new Set()): str
   return parts.flatMap(([key, value]) => (value ? [`${key}=${value}`] : [])).join(",") || "present";
 }
 
+const KEYS = new Set(["vector", "alpha", "ef", "reranker", "rerank-text", "rerank-image"]);
+
+/** What the address says of its ways and readWishes does not read, in the address's words. */
+export function unknownInWays(params: URLSearchParams): string {
+  const ways = writtenWays(params);
+  const parts = ways.slice(0, MAX_WAYS).flatMap((each) => (each === "present" ? [] : each.split(",")));
+  const unknown = parts.filter((each) => !each.includes("=") || !KEYS.has(keyOf(each)));
+  return [...unknown, ...ways.slice(MAX_WAYS)].join(", ");
+}
+
+function writtenWays(params: URLSearchParams): string[] {
+  return (params.get("ways") ?? "").split(";").filter((each) => each !== "");
+}
+
+function keyOf(part: string): string {
+  return part.slice(0, Math.max(0, part.indexOf("=")));
+}
+
 function readWay(text: string): Way {
-  const parts = new Map(text.split(",").map((each) => [each.split("=", 1)[0], each.slice(each.indexOf("=") + 1)]));
+  const parts = new Map(text.split(",").map((each) => [keyOf(each), each.slice(each.indexOf("=") + 1)]));
   const of = (key: string) => parts.get(key) ?? "";
   return { vector: of("vector"), alpha: of("alpha"), ef: of("ef"), reranker: of("reranker"), reads: of("rerank-text") || of("rerank-image") };
 }

@@ -4,7 +4,7 @@ import { listEmbedders, useLoaded } from "../collections";
 import { isLong, REQUEST_FILE, requestText, toCommands } from "../evaluating/commands";
 import { EvaluationForm } from "../evaluating/form";
 import { Report } from "../evaluating/report";
-import { imageProperties, readWishes, toParams, toRequest, type Wishes } from "../evaluating/request";
+import { imageProperties, readWishes, toParams, toRequest, unknownInWays, type Wishes } from "../evaluating/request";
 import { beginRun, currentRun, type Given, type Run, stopRun, useRun } from "../evaluating/run";
 import { whole } from "../measures";
 import { Busy } from "../parts/busy";
@@ -41,6 +41,7 @@ function Evaluating({ params, collections, server }: { params: URLSearchParams; 
     const read = (params.size === 0 ? currentRun()?.wishes : undefined) ?? readWishes(params);
     return { ...read, collection: collectionOf(collections, read.collection)?.name ?? read.collection };
   });
+  const [unknown] = useState(() => unknownInWays(params));
   const [begun, setBegun] = useState(0);
   // How far it is, and the button that stops it, are below a form that may be longer than the window.
   useEffect(() => {
@@ -54,6 +55,7 @@ function Evaluating({ params, collections, server }: { params: URLSearchParams; 
   };
   return (
     <>
+      {unknown !== "" && <p class="note">This page leaves out what it does not know of the ways in its address: <Text clamp={80}>{unknown}</Text></p>}
       <EvaluationForm collections={collections} server={server} wishes={wishes} given={given} running={run?.state === "running"} onChange={setWishes} onGiven={(change) => setGiven((before) => ({ ...before, ...change }))} onStart={start} />
       {run && <Result run={run} collection={collectionOf(collections, run.wishes.collection) ?? {}} onRetry={() => beginRun(run.wishes, run.request, run.given)} />}
     </>
@@ -104,12 +106,17 @@ function Progress({ run: { progress = {} }, stage }: { run: Run; stage: string }
   );
 }
 
+/** Maps from names of vectors or properties, which stay as they are, to numbers; a message is called `weights`, too. */
+const MAPS = new Set(["targetWeights", "fieldWeights", "weights"]);
+
 /** The result as `vecgate evaluate --json` writes it: with the names of the proto files. */
 function resultText(evaluation: EvaluationJson): string {
-  const renamed = (value: unknown): unknown => {
-    if (Array.isArray(value)) return value.map(renamed);
+  const renamed = (value: unknown, field = ""): unknown => {
+    if (Array.isArray(value)) return value.map((each) => renamed(each));
     if (typeof value !== "object" || value === null) return value;
-    return Object.fromEntries(Object.entries(value).map(([name, each]) => [name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), renamed(each)]));
+    const parts = Object.entries(value);
+    if (MAPS.has(field) && parts.every(([, each]) => typeof each === "number")) return value;
+    return Object.fromEntries(parts.map(([name, each]) => [name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), renamed(each, name)]));
   };
   return `${JSON.stringify(renamed(evaluation), undefined, 2)}\n`;
 }
