@@ -20,12 +20,12 @@ SIDE = 160
 """Pixels of a picture's longer side."""
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1b1b1b; }
-section { border-top: 1px solid #ddd; padding: 0.5rem 0 1rem; }
+body { max-width: 70rem; }
+section { border-top: 1px solid var(--line); padding: 0.5rem 0 1rem; }
 ul { display: flex; flex-wrap: wrap; gap: 1rem; list-style: none; padding: 0; }
 li { width: 10rem; overflow-wrap: anywhere; }
-img { display: block; max-width: 100%; background: #f4f4f4; }
-code { font-size: 0.8em; color: #555; }
+img { display: block; max-width: 100%; background: var(--sunken); }
+code { font-size: 0.8em; color: var(--quiet); }
 """
 
 

@@ -27,14 +27,16 @@ MEASURES = {
 """What measures are called."""
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { max-width: 60rem; }
 table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .8rem .25rem 0; text-align: left; }
-th { border-bottom: 1px solid #999; } .number { font-variant-numeric: tabular-nums; }
-.finding { border-left: 4px solid #c60; padding: .2rem .8rem; margin: .6rem 0; background: #fff6ec; }
-.query { border-top: 1px solid #ddd; padding: .6rem 0; }
+th { border-bottom: 1px solid var(--line); } .number { font-variant-numeric: tabular-nums; }
+.finding { border-left: 4px solid var(--warn); padding: .2rem .8rem; margin: .6rem 0; background: var(--warn-soft); }
+.query { border-top: 1px solid var(--line); padding: .6rem 0; }
 .hits { display: flex; gap: .4rem; align-items: center; margin: .4rem 0; }
-.hits img { max-height: 96px; } .right { outline: 3px solid #2a2; } .name { width: 12rem; flex: none; }
-svg text { font: 13px system-ui, sans-serif; fill: #222; } small { color: #666; }
+.hits img { max-height: 96px; } .right { outline: 3px solid var(--right); } .name { width: 12rem; flex: none; }
+svg text { font: 13px system-ui, sans-serif; fill: var(--ink); } small { color: var(--quiet); }
+.plot { fill: var(--plot); } .curve { fill: none; stroke: var(--plot); stroke-width: 2; }
+.interval { stroke: var(--ink); stroke-width: 2; } .wanted { stroke: var(--warn); stroke-dasharray: 4; }
 """
 
 Bar = tuple[str, float, float, float, str]
@@ -149,14 +151,14 @@ def _measure_plots(found: pb.Evaluation) -> Iterable[str]:
             for value in (each.estimate for each in system.measures if each.measure == kind)
         ]
         yield f"<h2>{_measure_name(kind)}</h2>"
-        yield _plot(bars)
+        yield _plot(_measure_name(kind), bars)
 
 
 def _time_plot(found: pb.Evaluation) -> Iterable[str]:
     # Searches among a sample have no times.
     if not found.HasField("sample_object_count"):
         yield "<h2>Time of a search</h2>"
-        yield _plot([_time_bar(each) for each in found.systems], unit=True)
+        yield _plot("Median time", [_time_bar(each) for each in found.systems], unit=True)
 
 
 def _time_bar(system: pb.SystemResult) -> Bar:
@@ -164,7 +166,7 @@ def _time_bar(system: pb.SystemResult) -> Bar:
     return system.system.name, median, median, p95, f"{median:.1f} ms"
 
 
-def _plot(bars: Sequence[Bar], *, unit: bool = False) -> str:
+def _plot(title: str, bars: Sequence[Bar], *, unit: bool = False) -> str:
     """Return bars with their intervals; from 0 to 1, or to the largest value."""
     most = max([high for _, _, _, high, _ in bars], default=0.0) if unit else 1.0
     scale = (WIDTH - LEFT - RIGHT) / (most or 1.0)
@@ -173,32 +175,38 @@ def _plot(bars: Sequence[Bar], *, unit: bool = False) -> str:
         y = number * ROW
         rows.append(
             f'<text x="0" y="{y + 17}">{escaped(name[:26])}</text>'
-            f'<rect x="{LEFT}" y="{y + 5}" width="{max(0.0, value) * scale:.1f}" height="14" fill="#58a"/>'
+            f'<rect x="{LEFT}" y="{y + 5}" width="{max(0.0, value) * scale:.1f}" height="14" class="plot"/>'
             f'<line x1="{LEFT + low * scale:.1f}" x2="{LEFT + high * scale:.1f}" y1="{y + 12}" y2="{y + 12}" '
-            'stroke="#222" stroke-width="2"/>'
+            'class="interval"/>'
             f'<text x="{WIDTH - RIGHT + 8}" y="{y + 17}">{escaped(words)}</text>'
         )
-    height = ROW * len(bars)
-    return f'<svg width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">{"".join(rows)}</svg>'
+    return _picture(f"{title} of {'; '.join(f'{name}: {words}' for name, *_, words in bars)}", ROW * len(bars), rows)
 
 
-def _curve(points: Sequence[tuple[float, float]], wanted: float | None) -> str:
+def _picture(name: str, height: int, parts: Iterable[str]) -> str:
+    """Return a picture with its name: what it shows, for people who do not see it."""
+    size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+    return f'<svg {size} role="img" aria-label="{escaped(name)}">{"".join(parts)}</svg>'
+
+
+def _curve(title: str, points: Sequence[tuple[float, float]], wanted: float | None) -> str:
     """Return a curve through points, by their ranks from left to right."""
     height, step = 160, (WIDTH - LEFT) / max(1, len(points) - 1)
     left, tall = LEFT / 2, height - 50
     places = [(left + step * number, height - 30 - value * tall) for number, (_, value) in enumerate(points)]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     marks = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#58a"/>'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" class="plot"/>'
         f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{at:g}</text>'
         f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{value:.2f}</text>'
         for (x, y), (at, value) in zip(places, points, strict=True)
     )
-    drawn = f'<polyline points="{line}" fill="none" stroke="#58a" stroke-width="2"/>'
+    drawn = f'<polyline points="{line}" class="curve"/>'
     if wanted is not None:
         at = f'y1="{height - 30 - wanted * tall:.1f}" y2="{height - 30 - wanted * tall:.1f}"'
-        drawn += f'<line x1="{left}" x2="{WIDTH - left}" {at} stroke="#c60" stroke-dasharray="4"/>'
-    return f'<svg width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">{drawn}{marks}</svg>'
+        drawn += f'<line x1="{left}" x2="{WIDTH - left}" {at} class="wanted"/>'
+    said = "; ".join(f"{at:g}: {value:.2f}" for at, value in points)
+    return _picture(f"{title} {said}", height, [drawn, marks])
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -240,7 +248,7 @@ def _suggestions(found: pb.Evaluation) -> Iterable[str]:
         ef = found.ef
         yield f"<h2>Smallest ef for an index recall of {ef.wanted_recall:g}: {ef.ef}</h2>"
         yield f"<p>Other queries reach {ef.recall.mean:.3f} ({ef.recall.low:.3f} to {ef.recall.high:.3f}).</p>"
-        yield _curve([(each.ef, each.recall) for each in ef.tried], ef.wanted_recall)
+        yield _curve("Index recall by ef", [(each.ef, each.recall) for each in ef.tried], ef.wanted_recall)
     if found.HasField("weights"):
         weights = found.weights
         yield f"<h2>Weights</h2><p>{escaped(best_weights_in_words(found))}.</p>"
@@ -252,7 +260,7 @@ def _suggestions(found: pb.Evaluation) -> Iterable[str]:
         best = found.alpha
         yield f"<h2>Best alpha: {best.alpha:g}</h2>"
         yield f"<p>Queries that did not choose it have an nDCG of {best.ndcg.mean:.3f}.</p>"
-        yield _curve([(each.alpha, each.ndcg) for each in best.tried], None)
+        yield _curve("nDCG by alpha", [(each.alpha, each.ndcg) for each in best.tried], None)
 
 
 def _drift(found: pb.Evaluation) -> Iterable[str]:

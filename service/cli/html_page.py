@@ -7,6 +7,18 @@ from html import escape
 from service.cli.thumbnails import scaled_picture
 from service.process.printable import printable
 
+THEME = """
+:root {
+  color-scheme: light dark;
+  --ink: light-dark(#222, #e8ebe9); --quiet: light-dark(#595959, #a3ada7); --line: light-dark(#999, #77828a);
+  --sunken: light-dark(#f0f1ef, #101315); --warn: light-dark(#b45309, #f0c060);
+  --warn-soft: light-dark(#fff6ec, #352b14); --right: light-dark(#2a2, #5d5); --plot: light-dark(#4477a5, #7fb0dd);
+}
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; color: var(--ink); }
+body { background: light-dark(#fff, #14171a); }
+"""
+"""Colours of both themes, one of which the browser chooses."""
+
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -20,16 +32,17 @@ def page_start(title: str, style: str) -> str:
 
     Args:
         title: in words, also the heading.
-        style: CSS.
+        style: CSS, which may use the colours of THEME.
     """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<title>{escaped(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<h1>{escaped(title)}</h1>\n"
+        f"<title>{escaped(title)}</title>\n<style>{THEME}{style}</style>\n</head>\n"
+        f"<body>\n<main>\n<h1>{escaped(title)}</h1>\n"
     )
 
 
-PAGE_END = "</body>\n</html>\n"
+PAGE_END = "</main>\n</body>\n</html>\n"
 
 
 def data_url(content: bytes, side: int) -> str:

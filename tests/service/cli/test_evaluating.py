@@ -109,7 +109,9 @@ async def test_json_and_the_page_hold_the_same_and_the_page_needs_nothing_else(m
     assert "<script" not in html
     assert "http://" not in html
     assert "https://" not in html
-    assert html.count("<svg") == 5
+    assert html.count("<svg") == html.count('role="img" aria-label="') == 5
+    assert 'aria-label="MRR of old: 1.000; new: ' in html
+    assert "color-scheme: light dark" in html
     assert html.count("data:image/jpeg;base64,") > 10
     assert all(each["id"] in html for each in found["queries"])
     assert "Queries that win and lose most" in html
