@@ -240,3 +240,22 @@ SCENES: Mapping[str, Callable[[Page], Awaitable[None]]] = {
     "server-down": server_down,
 }
 """By the names of their screenshots."""
+
+
+async def make_collection(page: Page, name: str) -> None:
+    """Make a new collection on the page of imports."""
+    await page.get_by_label("a new collection").check()
+    await page.get_by_role("textbox", name="Name", exact=True).fill(name)
+    await page.get_by_role("button", name="Create").click()
+    await expect(page.get_by_role("combobox", name="Collection", exact=True)).to_have_value(name)
+
+
+async def start_import(page: Page) -> None:
+    """Begin an import of what was chosen."""
+    await page.get_by_role("button", name="Import", exact=True).click()
+
+
+async def import_done(page: Page, *, failed: int) -> None:
+    """Wait for the end of an import, in which so many pictures failed."""
+    await expect(page.get_by_text("The import is done")).to_be_visible(timeout=120_000)
+    await expect(page.get_by_text(f"{failed} failed", exact=True)).to_be_visible()

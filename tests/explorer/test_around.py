@@ -11,7 +11,7 @@ from service.store.embedded.server import EmbeddedWeaviate
 from tests.e2e.serving import Serving, serving
 from tests.explorer.conftest import NewPage
 from tests.explorer.loopback import proxied
-from tests.explorer.scenes import results, search_by_words
+from tests.explorer.scenes import at_rest, results, run_evaluation, search_by_words
 from tests.explorer.watching import Watch
 from tests.fakes.weaviate import variables_of
 
@@ -25,6 +25,13 @@ async def test_everything_works_under_a_path_of_a_proxy(gallery: Serving, new_pa
 
         await expect(page.get_by_role("heading", name="Properties")).to_be_visible()
         await expect(page).to_have_url(re.compile(f"^{re.escape(url)}/#/object"))
+        for name in ("Map", "Compare", "Evaluate", "Import", "Collections", "Status"):
+            await page.get_by_role("navigation", name="Pages").get_by_role("link", name=name).click()
+            await expect(page.get_by_role("heading", level=1)).to_have_text(name)
+            await at_rest(page)
+            await expect(page.get_by_role("alert")).to_have_count(0)
+        await page.goto("#/evaluate?collection=Pictures&by=captions&property=name&limit=5&ways=present;alpha=0")
+        await run_evaluation(page)  # a stream
         await page.context.close()
 
 

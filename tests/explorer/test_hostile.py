@@ -10,7 +10,15 @@ from tests.e2e.serving import Serving
 from tests.explorer.gestures import DESK, PHONE, drop
 from tests.explorer.hostile import FILES, PROPERTY, RUN, TEXTS, objects
 from tests.explorer.layout import layout_faults
-from tests.explorer.scenes import all_pictures_shown, at_rest, results, run_evaluation
+from tests.explorer.scenes import (
+    all_pictures_shown,
+    at_rest,
+    import_done,
+    make_collection,
+    results,
+    run_evaluation,
+    start_import,
+)
 from tests.explorer.watching import Watch
 from tests.fakes.embedder import picture
 from vecgate.client import Object
@@ -21,6 +29,10 @@ NAME = "Z" + "w" * 254
 """As long as Weaviate allows, without a place to break, and behind all others."""
 
 TENANT = "t" * 64
+
+IMPORTED = "HostileFiles"
+REFUSED = ("svg file", "gif and script", "page", "nothing")
+"""Those of FILES that are no pictures; "page in png" is one, whose text is left out."""
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +160,14 @@ async def test_hostile_addresses_are_text(page: Page, watch: Watch) -> None:
             await assert_harmless(page)
 
 
-async def test_hostile_files_that_are_dropped_and_imported_are_refused_with_their_names(
-    page: Page, watch: Watch, tmp_path: Path
+async def test_hostile_files_that_are_dropped_and_imported_are_stored_or_refused_with_their_names(
+    page: Page, gallery: Serving, tmp_path: Path
 ) -> None:
     folder = tmp_path / "<img src=x onerror=alert(1)>"
     folder.mkdir()
-    for name, content in FILES.items():
-        (folder / f"\u202egnp.{name}<b>'\".png").write_bytes(content)
+    names = {kind: f"\u202egnp.{kind}<b>'\".png" for kind in FILES}
+    for kind, name in names.items():
+        (folder / name).write_bytes(FILES[kind])
     (folder / f"{'w' * 240}.png").write_bytes(picture())
     await page.goto("#/import")
     await expect(page.get_by_role("button", name="Import", exact=True)).to_be_visible()
@@ -163,3 +176,18 @@ async def test_hostile_files_that_are_dropped_and_imported_are_refused_with_thei
 
     await expect(page.get_by_role("main")).to_contain_text(f"{len(FILES) + 1} pictures")
     await assert_harmless(page)
+    await make_collection(page, IMPORTED)
+    try:
+        await start_import(page)
+        await import_done(page, failed=len(REFUSED))
+
+        failures = page.get_by_role("region", name="Pictures that failed").locator("tbody tr")
+        shown = await failures.all_inner_texts()
+        await assert_harmless(page)
+    finally:
+        with gallery.client() as client:
+            client.delete_collection(IMPORTED)
+    assert len(shown) == len(REFUSED)
+    for kind in REFUSED:
+        (row,) = (each for each in shown if kind in each)
+        assert "IMAGE_UNDECODABLE" in row

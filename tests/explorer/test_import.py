@@ -18,7 +18,7 @@ from tests.explorer.conftest import Guarded, NewPage
 from tests.explorer.gestures import drop
 from tests.explorer.hostile import FILES as HOSTILE_FILES
 from tests.explorer.samples import PICTURES
-from tests.explorer.scenes import at_rest
+from tests.explorer.scenes import at_rest, import_done, make_collection, start_import
 from tests.explorer.scripts import Scripts, grave_violations
 from tests.explorer.watching import Watch
 from tests.fakes.proxy import Fault, Proxy
@@ -88,24 +88,6 @@ async def choose(page: Page, folder: Path) -> None:
     await page.get_by_label("Choose a folder").set_input_files(folder)
 
 
-async def make_collection(page: Page, name: str) -> None:
-    """Make a new collection on the page."""
-    await page.get_by_label("a new collection").check()
-    await page.get_by_role("textbox", name="Name", exact=True).fill(name)
-    await page.get_by_role("button", name="Create").click()
-    await expect(page.get_by_role("combobox", name="Collection", exact=True)).to_have_value(name)
-
-
-async def start(page: Page) -> None:
-    await page.get_by_role("button", name="Import", exact=True).click()
-
-
-async def done(page: Page, failed: int = len(BROKEN)) -> None:
-    """Wait for the end of an import."""
-    await expect(page.get_by_text("The import is done")).to_be_visible(timeout=120_000)
-    await expect(page.get_by_text(f"{failed} failed", exact=True)).to_be_visible()
-
-
 def check(client: Client, collection: str, album: Album) -> None:
     """Check that each picture is stored once, by the command line's id, and found by itself."""
     stored = {each.id: each for each in client.list_objects(collection, return_images="image")}
@@ -136,8 +118,8 @@ async def test_a_folder_is_imported_into_a_new_collection_by_a_page_that_keeps_n
     await make_collection(page, collection)
     grave += await grave_violations(page, scripts.axe)
 
-    await start(page)
-    await done(page)
+    await start_import(page)
+    await import_done(page, failed=len(BROKEN))
 
     assert grave + await grave_violations(page, scripts.axe) == []
 
@@ -165,9 +147,9 @@ async def test_what_an_import_still_needs_is_said_and_the_focus_stays_on_the_pag
     await make_collection(page, collection)
     await expect(button).to_have_accessible_description("")
 
-    await start(page)
+    await start_import(page)
     await expect(page.get_by_role("heading", name="Import", level=1)).to_be_focused()
-    await done(page)
+    await import_done(page, failed=len(BROKEN))
     await page.get_by_role("button", name="Import something else").click()
 
     await expect(page.get_by_role("heading", name="Import", level=1)).to_be_focused()
@@ -178,10 +160,10 @@ async def test_an_import_goes_on_behind_another_page_and_a_second_one_changes_no
 ) -> None:
     await choose(page, album.folder)
     await make_collection(page, collection)
-    await start(page)
+    await start_import(page)
     await page.get_by_role("link", name="Status").click()
     await page.get_by_role("link", name="Import").click()
-    await done(page)
+    await import_done(page, failed=len(BROKEN))
     with gallery.client() as client:
         check(client, collection, album)
     await page.reload()
@@ -189,8 +171,8 @@ async def test_an_import_goes_on_behind_another_page_and_a_second_one_changes_no
     await page.get_by_role("combobox", name="Collection", exact=True).select_option(collection)
     await drop(page.get_by_text("or drop a folder here"), album.folder)
     await expect(page.get_by_text(f"{len(album.pictures) + len(BROKEN)} pictures", exact=True)).to_be_visible()
-    await start(page)
-    await done(page)
+    await start_import(page)
+    await import_done(page, failed=len(BROKEN))
 
     await expect(page.get_by_text(f"{len(album.pictures)} stored before")).to_be_visible()
     await expect(page.get_by_text("0 stored", exact=True)).to_be_visible()
@@ -207,14 +189,14 @@ async def test_an_import_stops_and_goes_on(page: Page, gallery: Serving, album: 
         held.append(route)
 
     await page.route("**/ImportObjects", hold)
-    await start(page)
+    await start_import(page)
     await expect(page.get_by_role("button", name="Stop")).to_be_visible()
     await page.get_by_role("button", name="Stop").click()
     await expect(page.get_by_text("The import has stopped")).to_be_visible()
 
     await page.unroute("**/ImportObjects")
     await page.get_by_role("button", name="Go on").click()
-    await done(page)
+    await import_done(page, failed=len(BROKEN))
 
     with gallery.client() as client:
         check(client, collection, album)
@@ -230,7 +212,7 @@ async def test_the_browser_asks_before_it_leaves_a_running_import(
     await choose(page, album.folder)
     await make_collection(page, collection)
     await page.route("**/ImportObjects", never)
-    await start(page)
+    await start_import(page)
     await expect(page.get_by_role("button", name="Stop")).to_be_visible()
 
     async with page.expect_event("dialog") as asked:
@@ -255,15 +237,15 @@ async def test_what_failed_is_tried_again_after_it_was_mended(
     await choose(page, album.folder)
     await make_collection(page, collection)
     await page.route("**/ImportObjects", broken)
-    await start(page)
-    await done(page, len(album.pictures) + len(BROKEN))
+    await start_import(page)
+    await import_done(page, failed=len(album.pictures) + len(BROKEN))
     await expect(page.get_by_text("0 stored", exact=True)).to_be_visible()
     await page.unroute("**/ImportObjects")
 
     await page.get_by_role("button", name="Try those that failed again").click()
 
     await expect(page.get_by_text(f"{len(album.pictures)} stored", exact=True)).to_be_visible(timeout=60_000)
-    await done(page)
+    await import_done(page, failed=len(BROKEN))
     with gallery.client() as client:
         check(client, collection, album)
 
@@ -279,13 +261,13 @@ async def test_the_server_may_go_and_come_back_meanwhile(
         await at_rest(page)
 
         proxy.fault = Fault("reset", requests=True)
-        await start(page)
+        await start_import(page)
         await expect(page.get_by_text("The server does not answer")).to_be_visible()
         await expect(page.get_by_text("The import waits")).to_be_visible()
         proxy.fault = None
         # It tries by itself, too, and has perhaps just done so.
         await page.get_by_role("button", name="Try now").evaluate_all("(all) => all.forEach((each) => each.click())")
-        await done(page)
+        await import_done(page, failed=len(BROKEN))
 
     with gallery.client() as client:
         check(client, collection, album)
@@ -317,8 +299,8 @@ async def test_a_quota_makes_the_import_wait_and_no_picture_fails(
             await route.continue_()
 
         await page.route("**/ImportObjects", spend_and_go_on)
-        await start(page)
-        await done(page)
+        await start_import(page)
+        await import_done(page, failed=len(BROKEN))
         await page.unroute_all(behavior="wait")
 
     assert refused
