@@ -30,6 +30,7 @@ from embedders.contract import InputLimits
 from embedders.errors import InputRejected
 from embedders.images import budget
 from embedders.images.decoding import as_nim_image
+from embedders.images.likeness import copies
 from embedders.images.pixels import Place, opened
 from embedders.images.scaling import Scaling, scaled
 
@@ -95,6 +96,12 @@ def nim_image(content: bytes, limits: InputLimits, max_converted_pixels: int) ->
     """Return a picture's media type and its bytes for a NIM; no bytes if they are those of the file."""
     media_type, sent = as_nim_image(content, limits, max_converted_pixels=max_converted_pixels)
     return media_type, b"" if sent == content else sent
+
+
+def changed_copies(content: bytes, limits: InputLimits) -> Result:
+    """Return the sizes of a picture's changed copies, and these one behind the other."""
+    made = copies(content, limits)
+    return [len(each) for each in made], b"".join(made)
 
 
 def clean(content: bytes, form: str) -> Result:

@@ -6,6 +6,7 @@ name, and the next job finds the pool whole. Large jobs get a part of the proces
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import pickle
@@ -114,6 +115,16 @@ class Decoders:
         arguments = limits, max_converted_pixels
         media_type, sent = await self._picture(decoder_process.nim_image, content, limits, arguments)
         return media_type, sent or content
+
+    async def copies(self, content: bytes, limits: InputLimits) -> list[bytes]:
+        """Return changed copies of a picture: embedders.images.likeness.copies.
+
+        Raises:
+            InputRejected, EmbedderUnavailable: as `scale`.
+        """
+        sizes, joined = await self._picture(decoder_process.changed_copies, content, limits, (limits,))
+        file = io.BytesIO(joined)
+        return [file.read(each) for each in sizes]
 
     async def clean(self, text: str, form: str) -> str:
         """Return the result of embedders.cleaning.clean.

@@ -125,7 +125,7 @@ def run(job: Job, settings: Settings, advance: Callable[[Progress], None]) -> Re
         plan = _plan(job, columns, collection)
         web = Web(origins, settings.limits.max_image_bytes, job.patience_s)
         reading = Reading(plan, collection, job.tenant, web)
-        output = _output(job, collection, plan, ledger.run)
+        output = _output(job, collection, plan, ledger)
         threshold = _threshold(job, ledger, settings, collection, partial(some_pictures, found, reading))
         check = _check(job, collection, threshold)
         target = Target(collection, Scope(job.tenant), where, job.patience_s, output, job.stores, check)
@@ -183,6 +183,7 @@ def _threshold(
 
     Raises:
         BulkStopped: it cannot be measured.
+        InvalidSource: it cannot, because the input cannot be read.
     """
     if not job.duplicates or job.threshold is not None:
         return None
@@ -293,7 +294,7 @@ def _begin(ledger: Ledger, output: ParquetOutput | None, run: Mapping[str, Any])
         LedgerFailed: one of them cannot be read or written.
     """
     if output is not None:
-        # Before the ledger records this output.
+        # Before the ledger records this output, and again: others may have begun while the threshold was measured.
         output.check(ledger.id)
     recorded = ledger.begin(run)
     if output is not None:
@@ -335,12 +336,21 @@ def _name(fragment: Fragment) -> str:
     return name_of(fragment.location, fragment.part, fragment.identity)
 
 
-def _output(job: Job, collection: Collection, plan: Plan, run: str) -> ParquetOutput | None:
+def _output(job: Job, collection: Collection, plan: Plan, ledger: Ledger) -> ParquetOutput | None:
+    """Return where a job's Parquet files go; None if it writes none.
+
+    Raises:
+        InvalidRequest: it has the output of another ledger.
+        LedgerFailed: it, or the ledger, cannot be read.
+    """
     if not job.output:
         return None
     names = [*(each.name for each in plan.properties.values()), *plan.images.values()]
     dimensions = {each.name: each.space.dimension for each in collection.vectors if each.space}
-    return ParquetOutput(job.output, schema_of(collection, names, dimensions), run)
+    output = ParquetOutput(job.output, schema_of(collection, names, dimensions), ledger.run)
+    # Before a model is loaded.
+    output.check(ledger.id)
+    return output
 
 
 def _identity(job: Job, collection: Collection) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 
 from embedders.contract import Embedding, ImageInput, InputLimits, Outcome
-from embedders.errors import AnswerInvalid, EmbedderUnavailable
-from embedders.images.likeness import Threshold, find_threshold, with_copies
+from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected
+from embedders.images.likeness import Threshold, find_threshold
 from service.bulk.patience import BulkStopped, patiently
 from service.bulk.reading import Reading
 from service.core.embedder_pool import EmbedderPool
@@ -23,7 +22,14 @@ from service.wiring import build_decoders, build_embedders, replicas
 SAMPLE = 32
 """Pictures that are measured: with their copies 128 inputs of the embedder."""
 PLACES = 4
-"""Fragments that they come from: a part of a file is read of each."""
+"""Fragments that they come from, where these have enough: a part of a file is read of each."""
+MOST_PLACES = 64
+"""Fragments that are looked into where they have few pictures."""
+MOST_UNREAD = 4
+"""Fragments that cannot be read, after which no more are tried: what is down is often down for all."""
+SAMPLE_PATIENCE_S = 10.0
+"""How long an origin of pictures is waited for at most: others do as well."""
+TOO_FEW = "a threshold is measured with two pictures or more; give --threshold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +52,35 @@ class Measuring:
 
 
 def some_pictures(found: Sequence[Fragment], reading: Reading, vector: NamedVector) -> list[bytes]:
-    """Return pictures of the first rows of some fragments, of which a named vector is made."""
-    chosen = found[:: -(-len(found) // PLACES)] if found else []
+    """Return pictures of the first rows of some fragments, of which a named vector is made: at least two.
+
+    Raises:
+        InvalidSource: there are fewer, and this could not be read.
+        BulkStopped: there are fewer.
+    """
+    web = replace(reading.web, patience_s=min(reading.web.patience_s, SAMPLE_PATIENCE_S))
+    # A picture of another vector, which nobody may make here, must not end a fragment's part.
+    reading = replace(reading.of_vectors({vector.name}), web=web)
     names = {each.name for each in vector.image_fields}
-    pictures: list[bytes] = []
-    for each in chosen:
-        # A run tells what cannot be read.
-        with suppress(InvalidSource):
-            pictures += islice(_pictures_of(each, reading, names), -(-SAMPLE // len(chosen)))
+    places, pictures, unread = min(PLACES, len(found)), list[bytes](), list[InvalidSource]()
+    for number, each in enumerate(_spread(found)):
+        left = SAMPLE - len(pictures)
+        if not left or len(unread) == MOST_UNREAD:
+            break
+        try:
+            pictures.extend(islice(_pictures_of(each, reading, names), -(-left // max(1, places - number))))
+        except InvalidSource as error:
+            unread.append(error)
+    if len(pictures) < 2:  # noqa: PLR2004 -- a pair
+        raise unread[-1] if unread else BulkStopped(TOO_FEW)
     return pictures
+
+
+def _spread(found: Sequence[Fragment]) -> list[Fragment]:
+    """Return fragments from all over the input: first a few, then some between them."""
+    some = found[:: max(1, -(-len(found) // MOST_PLACES))]
+    step = max(1, -(-len(some) // PLACES))
+    return [*some[::step], *(each for at, each in enumerate(some) if at % step)]
 
 
 def _pictures_of(fragment: Fragment, reading: Reading, names: set[str]) -> Iterator[bytes]:
@@ -82,7 +108,12 @@ async def _measure(what: Measuring) -> Threshold:
         await pool.start()
         await pool.first_checks()
         rows = []
-        for inputs in with_copies(what.pictures, InputLimits()):
+        for content in what.pictures:
+            try:
+                inputs = [content, *await decoders.copies(content, InputLimits())]
+            except (InputRejected, EmbedderUnavailable):
+                # Others do as well, and a run tells what is wrong with this one.
+                continue
             attempt = partial(_embed, pool, what, inputs)
             outcomes = await patiently(attempt, (EmbedderUnavailable, AnswerInvalid), what.patience_s)
             vectors = [each.vector for each in outcomes if isinstance(each, Embedding)]
@@ -92,7 +123,7 @@ async def _measure(what: Measuring) -> Threshold:
         await pool.close()
         await decoders.close()
     if len(rows) < 2:  # noqa: PLR2004 -- a pair
-        raise BulkStopped("a threshold is measured with two pictures or more; give --threshold")
+        raise BulkStopped(TOO_FEW)
     return find_threshold([each[0] for each in rows], [each[1:] for each in rows])
 
 

@@ -29,6 +29,7 @@ from embedders.images import decoders as pool
 from embedders.images.decoder_process import MIB, Job, Result
 from embedders.images.decoders import Decoders, _Decoder
 from embedders.images.decoding import as_nim_image
+from embedders.images.likeness import copies
 from embedders.images.pixels import PixelMemory
 from embedders.images.scaling import Scaling, scaled
 from tests.embedders.conftest import Decoding
@@ -111,6 +112,12 @@ async def test_what_a_nim_gets_is_what_this_process_would_send(decoders: Decoder
     large = picture(size=(3000, 2000), file_format="BMP")
     for content in (picture(), picture(file_format="WEBP"), picture()[:-2], large):
         assert await decoders.nim_image(content, LIMITS) == as_nim_image(content, LIMITS)
+
+
+async def test_changed_copies_are_those_that_this_process_would_make(decoders: Decoders) -> None:
+    assert await decoders.copies(picture(), LIMITS) == copies(picture(), LIMITS)
+    with pytest.raises(ImageUndecodable, match="not a picture in JPEG"):
+        await decoders.copies(b"no picture", LIMITS)
 
 
 async def test_texts_are_cleaned(decoders: Decoders) -> None:

@@ -21,6 +21,7 @@ from service.bulk.job import Job, Result, look, run
 from service.bulk.ledger import Ledger, LedgerFailed, Totals
 from service.bulk.likeness import Measuring
 from service.bulk.loop import BackgroundLoop
+from service.bulk.patience import BulkStopped
 from service.bulk.pipeline import Sizes
 from service.bulk.reading import Reading, read_fragment
 from service.bulk.stages import Target, Write
@@ -390,12 +391,33 @@ def test_the_threshold_is_measured_once_for_a_ledger(alike: Job, monkeypatch: py
         return Threshold(0.999, 0.9, 0.0, 32)
 
     monkeypatch.setattr(jobs, "measured_threshold", measure)
+    monkeypatch.setattr(jobs, "some_pictures", lambda *_: [])
     alike = replace(alike, threshold=None)
     first, again = done(alike), done(alike)
 
     assert [each.vector.name for each in measured] == ["main"]
     assert first.threshold == again.threshold == Threshold(0.999, 0.9, 0.0, 32)
     assert totals_of(again).skipped == totals_of(first).skipped == 2
+
+
+@pytest.mark.usefixtures("store")
+def test_the_output_of_another_ledger_is_refused_before_a_threshold_is_measured(
+    alike: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    alike = replace(alike, output=str(tmp_path / "out"))
+    done(alike)
+
+    # Without a picture it would end in another way.
+    with pytest.raises(InvalidRequest, match="output of another ledger"):
+        done(replace(alike, ledger=str(tmp_path / "other"), threshold=None))
+
+
+def test_too_few_pictures_for_a_threshold_end_a_job_before_anything_runs(alike: Job, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(jobs, "measured_threshold")
+
+    with pytest.raises(BulkStopped, match="two pictures or more; give --threshold"):
+        done(replace(alike, threshold=None))
+    assert not Path(alike.ledger, "run.json").exists()
 
 
 def test_one_process_writes_where_duplicates_are_looked_for_unless_more_are_asked_for(
