@@ -205,17 +205,23 @@ class Pipeline:
 
         Raises:
             BulkStopped: a stage cannot go on.
-            SpaceMismatch: the model has none of the spaces of the collection's vectors.
+            SpaceMismatch: the model has none of the spaces of the collection's vectors, or not that by which duplicates
+                are found.
         """
         start_ray()
         layout = _layout(self.settings, self.sizes)
         with stopping():
             model = self._look_at_model(layout)
             if model is not None:
-                check_space(self.target.collection, model.spec)
+                check_space(self.target.collection, model.spec, self._compared())
             yield from self._rows(fragments, layout, model).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=1
             )
+
+    def _compared(self) -> str:
+        """Return the named vector by which duplicates are found, if the embedder has to make it; else empty."""
+        supplied = {name for name, _ in self.reading.plan.vectors.values()}
+        return "" if self.target.compared in supplied else self.target.compared
 
     def _look_at_model(self, layout: Layout) -> LocalModel | None:
         """Load the local model once, where it will run, and return what it is; None where there are NIMs, or several.
@@ -345,17 +351,22 @@ def vectors_of(collection: Collection, spec: EmbedderSpec) -> list[NamedVector]:
     return [each for each in collection.vectors if each.space and each.space.id in (spec.space, spec.model)]
 
 
-def check_space(collection: Collection, spec: EmbedderSpec) -> None:
+def check_space(collection: Collection, spec: EmbedderSpec, needed: str = "") -> None:
     """Check that the embedder has the space of one of the collection's vectors, before any work is done.
+
+    Args:
+        collection: where objects go.
+        spec: the embedder's.
+        needed: a named vector that it has to make; empty if any will do.
 
     Raises:
         CollectionNotBound: no named vector is bound to a space.
-        SpaceMismatch: all are bound to others.
+        SpaceMismatch: all are bound to others, or the one that is needed.
     """
     bound = [each for each in collection.vectors if each.space is not None]
     if not bound:
         raise CollectionNotBound(collection.name, collection.vectors[0].name if collection.vectors else "")
-    made = [each for each in bound if each.image_fields or each.text_fields]
+    made = [each for each in bound if (each.name == needed if needed else each.image_fields or each.text_fields)]
     if made and not any(each in made for each in vectors_of(collection, spec)):
         first = made[0]
         assert first.space is not None, "it is bound"

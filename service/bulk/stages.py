@@ -25,12 +25,12 @@ from service.bulk.parquet import ParquetOutput
 from service.bulk.patience import BulkStopped, patiently
 from service.bulk.rows import DuplicateOf, Row, cuts, from_table, in_parts, timed, to_table
 from service.core.embedder_pool import EmbedderPool
-from service.core.objects.duplicates import DuplicateAction, DuplicateCheck, Duplicates
+from service.core.objects.duplicates import DuplicateCheck, Duplicates
 from service.core.objects.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, check_native
 from service.core.objects.writing import Writer, Writes
 from service.domain import Collection, ReturnFields, Scope, StoredObject
 from service.error_table import reason_for
-from service.errors import ServiceError, StoreRejected, StoreUnavailable, TenantNotFound, rejection
+from service.errors import ServiceError, SpaceMismatch, StoreRejected, StoreUnavailable, TenantNotFound, rejection
 from service.settings import Settings, WeaviateSettings
 from service.store.weaviate import WeaviateStore
 from service.wiring import build_decoders, build_embedders, replicas
@@ -43,6 +43,7 @@ PARALLEL_WRITES = 4
 """Writes of one process at the same time."""
 DECODE_ATTEMPTS = 3
 """How often a picture may fail in its process for no known reason before its row is rejected."""
+UNCOMPARED = "duplicates cannot be looked for"
 AGAIN = (EmbedderUnavailable, AnswerInvalid)
 """What may pass: the backend is down or busy, or gave one bad answer."""
 
@@ -68,6 +69,11 @@ class Target:
     output: ParquetOutput | None = None
     stores: bool = True
     duplicates: DuplicateCheck | None = None
+
+    @property
+    def compared(self) -> str:
+        """The named vector by which duplicates are found; empty if none are looked for."""
+        return "" if self.duplicates is None else self.duplicates.target_vector
 
 
 class Put(NamedTuple):
@@ -175,6 +181,9 @@ class Embed:
         await self._pool.first_checks()
 
     async def _embed(self, rows: Sequence[Row]) -> None:
+        # Without this vector a row would be stored and compared with nothing.
+        compared = self._target.compared
+
         async def attempt() -> list[Candidate]:
             candidates = [_candidate(row) for row in rows]
             await self._vectorizer.fill(
@@ -184,6 +193,8 @@ class Embed:
                 for report in each.reports:
                     if isinstance(report.error, EmbedderError):
                         raise report.error
+                    if isinstance(report.error, SpaceMismatch) and report.name == compared:
+                        raise BulkStopped(f"{UNCOMPARED}: {report.error}")
             return candidates
 
         try:
@@ -299,15 +310,30 @@ class Write:
             mark = self._writes.ended
             stored = await self._stored(objects)
             if check is not None:
-                for id_, each in (await self._duplicates.find(collection, check, objects, stored, scope)).items():
-                    # One that is stored is replaced: a fragment that is done again has the same outcomes.
-                    skipped = check.action is DuplicateAction.SKIP and id_ not in stored
-                    found[id_] = DuplicateOf(each.id.bytes, each.cosine, each.same_content, skipped)
+                found = await self._find(check, objects, stored)
             left = [each for each in objects if each.id not in found or not found[each.id].skipped]
             if not left:
                 return Put({}, found)
             failures = await self._writer.put(collection, left, stored, mark, scope, again_s=time.monotonic())
             return Put(failures, found)
+
+    async def _find(
+        self, check: DuplicateCheck, objects: Sequence[StoredObject], stored: Mapping[UUID, StoredObject]
+    ) -> dict[UUID, DuplicateOf]:
+        """Return which objects are duplicates.
+
+        Raises:
+            BulkStopped: Weaviate refuses to search.
+            StoreUnavailable: it does not answer.
+        """
+        collection, scope = self._target.collection, self._target.scope
+        try:
+            found = await self._duplicates.find(collection, check, objects, stored, scope)
+        except StoreRejected as error:
+            raise BulkStopped(f"{UNCOMPARED}: {error}") from error
+        return {
+            id_: DuplicateOf(each.id.bytes, each.cosine, each.same_content, each.skipped) for id_, each in found.items()
+        }
 
     async def _stored(self, objects: Sequence[StoredObject]) -> Mapping[UUID, StoredObject]:
         """Return those of some objects that are stored, with their vectors."""

@@ -63,7 +63,9 @@ DecodersOption = Annotated[int, typer.Option("--decoders", min=0, help="Processe
 EmbeddersOption = Annotated[
     int, typer.Option("--embedders", min=0, help="Processes with an embedder; 0: one for each GPU.")
 ]
-WritersOption = Annotated[int, typer.Option("--writers", min=0, help="Processes that write; 0: as many as fit.")]
+WritersOption = Annotated[
+    int, typer.Option("--writers", min=0, help="Processes that write; 0: as many as fit, or one with --duplicates.")
+]
 BatchOption = Annotated[
     int, typer.Option("--batch", min=0, max=2048, help="Rows that an embedder takes at a time; 0: 256.")
 ]

@@ -74,11 +74,13 @@ class Duplicate:
         id: of that object.
         cosine: of the two vectors.
         same_content: whether the two vectors are made of the same texts and images.
+        skipped: whether the other one is not to be stored for that.
     """
 
     id: UUID
     cosine: float
     same_content: bool
+    skipped: bool = False
 
 
 class _Asked(NamedTuple):
@@ -234,9 +236,11 @@ def _find_in(
             if cosines[at, each] >= _least(check)
         ]
         nearest = _nearest(check, [*earlier, *([neighbour] if neighbour else [])])
+        # One that is stored is replaced: an import that is repeated has the same outcomes.
+        skipped = nearest is not None and check.action is DuplicateAction.SKIP and object_.id not in stored
         if nearest is not None:
-            found[object_.id] = nearest
-        if nearest is None or check.action is DuplicateAction.REPORT or object_.id in stored:
+            found[object_.id] = replace(nearest, skipped=skipped)
+        if not skipped:
             kept.append(at)
     return found
 

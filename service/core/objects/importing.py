@@ -21,7 +21,7 @@ from embedders.contract import EmbedderSpec
 from embedders.errors import EmbedderError, InputRejected
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import CHECK_IN_THREAD_BYTES, DraftObject, check_object
-from service.core.objects.duplicates import Duplicate, DuplicateAction, DuplicateCheck, Duplicates, check_wanted
+from service.core.objects.duplicates import Duplicate, DuplicateCheck, Duplicates, check_wanted
 from service.core.objects.vectorizing import (
     BULK_DOCUMENTS,
     Candidate,
@@ -354,7 +354,7 @@ class Importer:
         async with contextlib.nullcontext() if check is None else self._duplicates.turn(call.collection, call.scope):
             if check is not None:
                 found = await self._duplicates.find(call.collection, check, ready, known.stored, call.scope)
-                skipped = found.keys() - known.stored.keys() if check.action is DuplicateAction.SKIP else set()
+                skipped = {id_ for id_, each in found.items() if each.skipped}
             failures = await self._put(call, chunk, [each for each in ready if each.id not in skipped], known)
         for candidate in chunk:
             id_ = candidate.object.id

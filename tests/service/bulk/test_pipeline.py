@@ -2,7 +2,18 @@ import math
 
 import pytest
 
-from service.bulk.pipeline import Machine, Sizes, fitting, working_machines
+from embedders.images.scaling import Scaling
+from service.bulk import pipeline
+from service.bulk.fetching import Web
+from service.bulk.pipeline import LocalModel, Machine, Pipeline, Sizes, fitting, working_machines
+from service.bulk.reading import Reading
+from service.bulk.stages import Target
+from service.core.objects.duplicates import DuplicateAction, DuplicateCheck
+from service.domain import Collection, DataType, NamedVector, Property, Scope, Space, WeightedField
+from service.errors import SpaceMismatch
+from service.settings import Settings, WeaviateSettings
+from service.sources.mapping import Plan
+from tests.fakes.embedder import FakeEmbedder
 
 
 @pytest.mark.parametrize("asked", [Sizes(), Sizes(embedders=3), Sizes(embedders=16, writers=16), Sizes(writers=40)])
@@ -81,3 +92,50 @@ def test_only_machines_with_processors_for_work_count():
 
     assert working_machines([head, worker, worker, lost]) == [Machine(8, 1), Machine(8, 1)]
     assert working_machines([head]) == [Machine(1)]
+
+
+OLD, NEW = (NamedVector(each, Space(each, 8, f"{each}/model"), (WeightedField("image"),)) for each in ("old", "new"))
+
+
+def comparing(vector: str, *, supplied: bool) -> Pipeline:
+    """Return a pipeline that finds duplicates by a vector; empty to look for none."""
+    collection = Collection("Photos", (Property("image", DataType.BLOB),), (OLD, NEW))
+    check = DuplicateCheck(DuplicateAction.SKIP, 0.9, vector) if vector else None
+    target = Target(collection, Scope(), WeaviateSettings(), 0.0, duplicates=check)
+    plan = Plan("Photos", "", "", {}, {}, {"column": ("old", 8)} if supplied else {}, (), {})
+    return Pipeline(Settings(), target, Reading(plan, collection, "", Web((), 0, 0.0)), Sizes(), truncate=False)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Give a pipeline whose model makes the vector `new`, and tell whether it began with rows."""
+    found: list[bool] = []
+
+    class Rows:
+        def iter_batches(self, **_: object) -> list[None]:
+            found.append(True)
+            return []
+
+    monkeypatch.setattr(pipeline, "start_ray", lambda: None)
+    monkeypatch.setattr(pipeline, "_layout", lambda *_: None)
+    spec = FakeEmbedder(space="new", model="new/model").spec
+    monkeypatch.setattr(Pipeline, "_look_at_model", lambda *_: LocalModel(spec, Scaling((8, 8))))
+    monkeypatch.setattr(Pipeline, "_rows", lambda *_: Rows())
+    return found
+
+
+def test_a_model_that_does_not_make_the_vector_by_which_duplicates_are_found_is_refused_before_any_row(
+    begun: list[bool],
+):
+    with pytest.raises(SpaceMismatch, match="named vector 'old' is bound to space 'old'"):
+        list(comparing("old", supplied=False).outcomes({}))
+    assert not begun
+
+
+@pytest.mark.parametrize(("vector", "supplied"), [("", False), ("new", False), ("old", True)])
+def test_a_model_need_not_make_vectors_that_are_not_compared_or_come_with_the_input(
+    begun: list[bool], vector: str, *, supplied: bool
+):
+    list(comparing(vector, supplied=supplied).outcomes({}))
+
+    assert begun

@@ -84,6 +84,31 @@ def test_rows_of_several_fragments_in_a_batch_get_the_vectors_of_their_own_pictu
     assert [each.object and each.object.vectors["main"].tolist() for each in done] == vectors
 
 
+def test_a_vector_by_which_duplicates_are_found_and_that_no_embedder_makes_stops_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The other vector is made, so the object alone could be stored."""
+    monkeypatch.setattr(stages, "build_embedders", lambda *_: [FakeEmbedder(dimension=3)])
+    field = (WeightedField("image"),)
+    made = NamedVector("new", Space("fake", 3, "fake/model"), field)
+    unmade = NamedVector("old", Space("gone", 3, "gone/model"), field)
+    both = replace(target(), collection=replace(COLLECTION, vectors=(unmade, made)))
+    comparing = replace(both, duplicates=DuplicateCheck(SKIP, 0.9, "old"))
+    pictured = Row("f" * 32, 0, object=StoredObject(UUID(int=1), {}, {"image": picture()}))
+    bare, supplied = row(1), row(2)
+    bare.object = StoredObject(UUID(int=2), {"name": "a"}, {}, {"new": np.array([1, 0, 0], np.float32)})
+    supplied.object = StoredObject(UUID(int=3), {}, {"image": picture()}, {"old": np.array([1, 0, 0], np.float32)})
+
+    with pytest.raises(
+        BulkStopped, match="duplicates cannot be looked for: named vector 'old' is bound to space 'gone'"
+    ):
+        Embed(Settings(), comparing, truncate=False)(to_table([pictured]))
+
+    for own, rows in ((both, [pictured]), (comparing, [bare, supplied])):
+        done = from_table(Embed(Settings(), own, truncate=False)(to_table(rows)))
+        assert [each.live for each in done] == [True] * len(rows)
+
+
 def test_a_write_has_at_most_so_many_objects_and_bytes(store: SmallStore, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stages, "WRITE_OBJECTS", 3)
     monkeypatch.setattr(stages, "WRITE_BYTES", 1000)
@@ -236,6 +261,14 @@ def test_near_rows_are_looked_for_again_where_weaviate_does_not_answer_for_a_whi
 
     assert found == [(1, 0, True)]
     assert {each.int for each in store._within(COLLECTION, NO_TENANT)} == {1, 3}
+
+
+def test_a_search_that_weaviate_refuses_stops_the_job_by_its_name(store: SmallStore):
+    store.fail_next_of("search", StoreRejected("Weaviate refused: query limit"))
+
+    with pytest.raises(BulkStopped, match="duplicates cannot be looked for: Weaviate refused: query limit"):
+        written(Write(looking(SKIP)), at(0, 0))
+    assert not store._within(COLLECTION, NO_TENANT)
 
 
 class BrokenDecoders:

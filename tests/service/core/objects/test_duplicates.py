@@ -63,6 +63,7 @@ async def test_an_object_is_compared_with_what_will_be_stored_only(
     found = await find(store, [at(angle, number) for number, angle in ((1, 0), (2, 4), (3, 8), (4, 12))], action)
 
     assert {number: each.id.int for number, each in found.items()} == expected
+    assert {each.skipped for each in found.values()} == {action is SKIP}
 
 
 async def test_an_object_that_is_replaced_is_compared_as_it_will_be(store: FakeStore) -> None:
