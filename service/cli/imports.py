@@ -15,9 +15,20 @@ from vecgate.client import Client, VecgateError, where
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 
 LOOKED_FOR_AT_ONCE = 100
 """Objects that are looked for in one call."""
+
+SMALL = (
+    property_pb.DATA_TYPE_BOOLEAN,
+    property_pb.DATA_TYPE_INT,
+    property_pb.DATA_TYPE_NUMBER,
+    property_pb.DATA_TYPE_DATE,
+    property_pb.DATA_TYPE_UUID,
+    property_pb.DATA_TYPE_TEXT,
+)
+"""Types of properties that are quick to read, the smallest first."""
 
 
 class Duplicates(Enum):
@@ -87,16 +98,18 @@ class Import:
         Raises:
             VecgateError: a call failed.
         """
-        if journal is None:
+        noted = [] if journal is None else journal.stored()
+        if journal is None or not noted:
             return
-        with_tenants = client.get_collection(self.collection).multi_tenancy.enabled
-        noted = journal.stored()
+        collection = client.get_collection(self.collection)
+        with_tenants = collection.multi_tenancy.enabled
+        note(f"looking for {len(noted)} objects that {self.resume} lists")
         of_tenants = defaultdict[str, list[str]](list)
         for id_, tenant in noted:
             of_tenants[tenant or self.tenant].append(id_)
         # Lines of earlier versions have no tenant, and a collection may be made again with or without tenants.
         there = {
-            tenant: self._find(client, ids, tenant) if bool(tenant) == with_tenants else frozenset[str]()
+            tenant: self._find(client, collection, ids, tenant) if bool(tenant) == with_tenants else frozenset[str]()
             for tenant, ids in of_tenants.items()
         }
         lost = [(id_, tenant) for id_, tenant in noted if id_ not in there[tenant or self.tenant]]
@@ -108,28 +121,44 @@ class Import:
                 "object that has changed since then is there as it was, and its row is skipped"
             )
 
-    def _find(self, client: Client, ids: Sequence[str], tenant: str) -> AbstractSet[str]:
+    def _find(self, client: Client, collection: pb.Collection, ids: Sequence[str], tenant: str) -> AbstractSet[str]:
         """Return those of some objects that are there, or all of them where this client may not look.
 
         Raises:
             VecgateError: a call failed.
         """
-        own_id, there = where(object_field=filter_pb.OBJECT_FIELD_ID), set[str]()
         try:
-            for start in range(0, len(ids), LOOKED_FOR_AT_ONCE):
-                some = own_id.contains_any(ids[start : start + LOOKED_FOR_AT_ONCE])
-                there |= {each.id for each in client.list_objects(self.collection, filters=some, tenant=tenant)}
+            return self._look(client, collection, ids, tenant)
         except VecgateError as error:
-            denied = error.reason == "PERMISSION_DENIED"
-            # Its caller may know how many objects there are.
-            if denied and not client.get_collection(self.collection, tenant).object_count:
-                return set()
             if error.reason == "TENANT_NOT_FOUND":
                 return set()
             # Such as a key that may only write, and a tenant that is not active.
-            if not denied and error.reason != "STORE_REJECTED":
+            if error.reason not in ("PERMISSION_DENIED", "STORE_REJECTED"):
                 raise
             whose = f" of tenant {tenant}" if tenant else ""
             note(f"what {self.resume} lists{whose} is taken for stored and not looked for: {error.message}")
             return set(ids)
+
+    def _look(self, client: Client, collection: pb.Collection, ids: Sequence[str], tenant: str) -> set[str]:
+        """Return those of some objects that are there.
+
+        Raises:
+            VecgateError: a call failed, or this client may not look.
+        """
+        own_id, there = where(object_field=filter_pb.OBJECT_FIELD_ID), set[str]()
+        # Without any name all properties would come. A collection with none of these returns them, which is little.
+        quick = sorted(
+            (SMALL.index(each.data_type), each.name) for each in collection.properties if each.data_type in SMALL
+        )
+        names = [name for _, name in quick[:1]]
+        try:
+            for start in range(0, len(ids), LOOKED_FOR_AT_ONCE):
+                some = own_id.contains_any(ids[start : start + LOOKED_FOR_AT_ONCE])
+                found = client.list_objects(self.collection, filters=some, return_properties=names, tenant=tenant)
+                there |= {each.id for each in found}
+        except VecgateError as error:
+            # Who may not list objects may know how many there are.
+            if error.reason != "PERMISSION_DENIED" or client.get_collection(self.collection, tenant).object_count:
+                raise
+            return set()
         return there

@@ -46,7 +46,7 @@ class FakeVecgate:
     Attributes:
         requests: those that came, by method.
         metadata: of the last call, by method.
-        failing: statuses that the next calls of a method fail with.
+        failing: statuses that the next calls of a method fail with; those of `GetCollection of TENANT` apart.
         refuse: returns why an object of an import is refused, or None.
         unembeddable: texts that fail alone.
         unfetched: URIs of images that are not allowed.
@@ -180,6 +180,8 @@ class _Collections(collection_grpc.CollectionServiceServicer):
 
     def GetCollection(self, request: Any, context: Any) -> collection_pb.GetCollectionResponse:  # noqa: N802
         self.fake.came("GetCollection", request, context)
+        if request.scope.tenant:
+            self.fake.came(f"GetCollection of {request.scope.tenant}", request, context)
         found = collection_pb.Collection()
         found.CopyFrom(self.fake.collection(request.name, context))
         if not found.multi_tenancy.enabled:
@@ -436,7 +438,7 @@ class _Health(health_pb2_grpc.HealthServicer):
 def shown(found: object_pb.DataObject, request: Any) -> object_pb.DataObject:
     """Return the parts of an object that a request asks for."""
     output = request.output
-    names = output.properties or list(found.properties)
+    names = [name for name in output.properties or found.properties if name in found.properties]
     answer = object_pb.DataObject(id=found.id, images={name: found.images[name] for name in output.images})
     for name in names:
         answer.properties[name] = found.properties[name]

@@ -336,6 +336,49 @@ def test_a_journal_tells_tenants_apart_and_is_kept_where_rows_name_them(
     assert import_(path, *options).stdout == "Things: 1 stored, 0 failed, 1 stored before\n"
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "counts"),
+    [
+        (grpc.StatusCode.NOT_FOUND, "TENANT_NOT_FOUND", "1 stored, 0 failed, 1 stored before"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "STORE_REJECTED", "0 stored, 0 failed, 2 stored before"),
+        (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "0 stored, 0 failed, 2 stored before"),
+    ],
+)
+def test_a_journal_is_believed_of_a_tenant_that_its_reader_may_not_look_at_unless_the_tenant_is_gone(
+    code: grpc.StatusCode, reason: str, counts: str, import_: Import, fake: FakeVecgate, tmp_path: Path
+) -> None:
+    fake.add_collection("Things", name=TEXT)
+    fake.collections["Things"].multi_tenancy.enabled = True
+    path, journal = tmp_path / "t.csv", tmp_path / "journal"
+    options = (path, "--column", "shop=tenant", "--column", "sku=id", "--resume", journal)
+    path.write_text("sku,name,shop\n1,a,x\n2,b,y\n")
+    import_(*options)
+    fake.failing["ListObjects"] = [failure(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "may not list")]
+    fake.failing["GetCollection of x"] = [failure(code, reason, "may not count")]
+
+    result = import_(*options)
+
+    assert result.stdout == f"Things: {counts}\n"
+    believed = f"what {journal} lists of tenant x is taken for stored and not looked for: may not count"
+    assert (believed in result.stderr) == (reason != "TENANT_NOT_FOUND")
+
+
+def test_of_what_a_journal_lists_only_a_small_property_is_read(
+    import_: Import, fake: FakeVecgate, tmp_path: Path
+) -> None:
+    fake.add_collection("Things", name=TEXT, notes=TEXT, price=INT)
+    path, journal = tmp_path / "t.csv", tmp_path / "journal"
+    path.write_text("sku,name,notes,price\n1,a,long,1\n")
+    options = (path, "--column", "sku=id", "--resume", journal)
+
+    import_(*options)
+    again = import_(*options)
+
+    assert again.stdout == "Things: 0 stored, 0 failed, 1 stored before\n"
+    assert again.stderr == f"looking for 1 objects that {journal} lists\n"
+    assert [list(each.output.properties) for each in fake.requests["ListObjects"]] == [["price"]]
+
+
 def test_rows_are_held_by_tenant_up_to_so_many_bytes(
     import_: Import, fake: FakeVecgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
