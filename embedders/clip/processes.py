@@ -83,9 +83,11 @@ class ModelProcesses:
     async def close(self) -> None:
         """End them. May be called twice."""
         loaders, self._loaders = self._loaders, []
-        await asyncio.gather(*(each.close() for each in loaders))
-        if self._folder is not None:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        try:
+            await asyncio.gather(*(each.close() for each in loaders))
+        finally:
+            if self._folder is not None:
+                await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
 
 class _Loader:
@@ -108,10 +110,12 @@ class _Loader:
 
     async def close(self) -> None:
         """End it with all that it has forked."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
-        await self._end()
+        try:
+            if self._watch is not None:
+                self._watch.cancel()
+                await asyncio.wait([self._watch])
+        finally:
+            await self._end()
 
     async def _begin(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()

@@ -305,6 +305,41 @@ async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> No
         pass
 
 
+async def test_a_stop_that_is_cancelled_before_the_server_s_end_leaves_no_process(tmp_path: Path) -> None:
+    weaviate = EmbeddedWeaviate(_settings(tmp_path))
+    await weaviate.start()
+    pid = weaviate.pid
+    assert pid is not None
+    stop = asyncio.create_task(weaviate.stop())
+    await asyncio.sleep(0)
+    stop.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+
+    assert not _alive(pid)
+    async with _running(_settings(tmp_path)):
+        pass
+
+
+async def test_a_stop_that_is_cancelled_while_the_server_ends_may_be_done_again(tmp_path: Path) -> None:
+    weaviate = EmbeddedWeaviate(_settings(tmp_path), supervised=False)
+    await weaviate.start()
+    pid = weaviate.pid
+    assert pid is not None
+    stop = asyncio.create_task(weaviate.stop())
+    await asyncio.sleep(0)
+    stop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+
+    await weaviate.stop()
+
+    assert not _alive(pid)
+    async with _running(_settings(tmp_path)):
+        pass
+
+
 async def test_the_child_hears_no_signal_of_the_terminal(tmp_path: Path) -> None:
     async with _running(_settings(tmp_path)) as weaviate:
         assert weaviate.pid is not None

@@ -130,18 +130,23 @@ class EmbeddedWeaviate:
             self._supervisor = asyncio.create_task(self._supervise(), name="weaviate-supervisor")
 
     async def stop(self) -> None:
-        """End the server cleanly, by force after 20 s, and let go of the folder. May be called twice."""
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.wait([self._supervisor])
-        child, self._child = self._child, None
-        if child is not None:
-            await _end_child(child)
-            self._pid_file.unlink(missing_ok=True)
-            _log.info("embedded weaviate stopped")
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """End the server cleanly, by force after 20 s, and let go of the folder. May be called twice.
+
+        If this is cancelled while the server ends, call it again: until then the folder is held.
+        """
+        try:
+            if self._supervisor is not None:
+                self._supervisor.cancel()
+                await asyncio.wait([self._supervisor])
+        finally:
+            if self._child is not None:
+                await _end_child(self._child)
+                self._child = None
+                self._pid_file.unlink(missing_ok=True)
+                _log.info("embedded weaviate stopped")
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     @property
     def _pid_file(self) -> Path:

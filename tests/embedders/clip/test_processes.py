@@ -419,6 +419,25 @@ async def test_the_processes_know_no_secret_and_the_server_has_no_torch() -> Non
     assert out == b"[] False\n", errors
 
 
+async def test_a_close_that_is_cancelled_leaves_no_process_and_no_folder() -> None:
+    before = set(loaders())
+    model = processes.ModelProcesses(ClipConfig(device="cpu"))
+    await model.start()
+    watch = model._loaders[0]._watch
+    assert watch is not None
+    close = asyncio.create_task(model.close())
+    async with asyncio.timeout(60):
+        while not watch.cancelling():
+            await asyncio.sleep(0)
+    close.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await close
+
+    assert not set(loaders()) - before
+    assert not model.folder.exists()
+
+
 async def test_models_load_one_after_the_other() -> None:
     turns: list[str] = []
     second_waits = threading.Event()
@@ -430,7 +449,7 @@ async def test_models_load_one_after_the_other() -> None:
 
     with turn_to_load():
         waiting = asyncio.create_task(asyncio.to_thread(second))
-        await asyncio.to_thread(second_waits.wait)
+        assert await asyncio.to_thread(second_waits.wait, 60)
         await asyncio.sleep(0.05)
         turns.append("first")
     await waiting
