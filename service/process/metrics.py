@@ -92,7 +92,8 @@ STORE_FAILURES = Counter("vecgate_store_failures_total", "Calls that Weaviate di
 UNSEEN_OBJECTS = Counter(
     "vecgate_unseen_objects_total",
     "Searches by vector that found nothing although objects have such vectors: Weaviate has lost them from an index. "
-    "The log's search_finds_no_object says which; each named vector counts once in 10 minutes.",
+    "The log's search_finds_no_object says which; each server process counts each named vector of a tenant once in 10 "
+    "minutes.",
 )
 IMPORT_OBJECTS = Counter(
     "vecgate_import_objects_total",

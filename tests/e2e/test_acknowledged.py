@@ -108,8 +108,9 @@ async def test_nothing_is_lost_when_connections_are_cut(site: Inside, name: str)
 
     async def end() -> None:
         # However slow the machine is: a fault that befalls nothing shows nothing.
-        while proxy.faults == faults:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while proxy.faults == faults:
+                await asyncio.sleep(0.01)
         proxy.fault = None
         proxy.cut()
 

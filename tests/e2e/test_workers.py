@@ -298,7 +298,7 @@ def test_a_drain_lets_calls_finish_in_all_workers_and_leaves_nothing(
     assert code == 0
     assert len(groups) == 3
     assert {error.code.name for error in failures if isinstance(error, VecgateError)} <= {"UNAVAILABLE"}
-    assert psutil.wait_procs(processes, timeout=30)[1] == []
+    assert psutil.wait_procs(processes, timeout=5)[1] == []
 
 
 def test_calls_in_flight_in_every_worker_are_answered_before_a_drain_ends(
@@ -431,4 +431,4 @@ def test_a_signal_during_a_slow_start_ends_it(nim_settings: dict[str, str], tmp_
         code = server.end(signal.SIGTERM)
 
     assert code == 0
-    assert psutil.wait_procs(processes, timeout=30)[1] == []
+    assert psutil.wait_procs(processes, timeout=5)[1] == []

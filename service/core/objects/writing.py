@@ -395,17 +395,18 @@ class IndexEntries:
         """
         lost = unseen = entering = await self.find_lost(name, vector, having, scope)
         failures: dict[UUID, ServiceError] = {}
+        refused: dict[UUID, ServiceError] = {}
         for pause_s in PAUSES_S:
             if not unseen:
                 break
-            entered = await self._enter(name, vector.name, having, entering, scope)
-            failures = {id_: each for id_, each in failures.items() if id_ not in entering} | entered
+            refused = await self._enter(name, vector.name, having, entering, scope)
             # Weaviate may enter an object, and refuse it for another of its indexes, which takes it the next time.
-            looked = [id_ for id_ in unseen if isinstance(failures.get(id_), StoreRejected | None)]
+            failures |= {id_: each for id_, each in refused.items() if not isinstance(each, StoreRejected)}
             await asyncio.sleep(pause_s)
-            unseen = await self.find_lost(name, vector, {id_: having[id_] for id_ in looked}, scope)
-            entering = [id_ for id_ in unseen if id_ in failures]
-            failures = {id_: each for id_, each in failures.items() if id_ not in looked or id_ in unseen}
+            looked = {id_: having[id_] for id_ in unseen if id_ not in failures}
+            unseen = await self.find_lost(name, vector, looked, scope)
+            entering = [id_ for id_ in unseen if id_ in refused]
+        failures |= {id_: refused[id_] for id_ in entering}
         gone = [id_ for id_, each in failures.items() if isinstance(each, ObjectNotFound)]
         others = {id_: each for id_, each in failures.items() if id_ not in gone}
         found = [id_ for id_ in lost if id_ not in unseen and id_ not in failures]
