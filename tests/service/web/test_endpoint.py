@@ -689,7 +689,7 @@ async def test_ready_means_over_http_what_the_health_of_embedding_means_over_grp
         await post(http, input="a cat")
         await become(503, health_pb2.HealthCheckResponse.NOT_SERVING)
     finally:
-        await health.close()
+        await health.drain()
 
 
 async def test_the_document_and_the_metrics_are_served(http: httpx.AsyncClient) -> None:
