@@ -12,7 +12,7 @@ from tests.e2e.serving import Serving, serving
 from tests.explorer.conftest import NewPage
 from tests.explorer.loopback import proxied
 from tests.explorer.scenes import at_rest, results, run_evaluation, search_by_words
-from tests.explorer.watching import Watch
+from tests.explorer.watching import GONE, Watch
 from tests.fakes.weaviate import variables_of
 
 
@@ -49,7 +49,7 @@ def without_model(weaviate: EmbeddedWeaviate, **settings: str) -> dict[str, str]
 async def test_an_embedder_of_another_space_and_a_server_that_is_gone_are_told_and_a_return_needs_no_new_page(
     gallery: Serving, weaviate: EmbeddedWeaviate, new_page: NewPage, watch: Watch, tmp_path: Path
 ) -> None:
-    watch.expect("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE", "status of 4")
+    watch.expect(*GONE, "status of 4")
     (port,) = free_ports(1)
     settings = without_model(weaviate, VECGATE_WEB__PORT=str(port))
     with serving(tmp_path, **settings) as first:

@@ -20,7 +20,7 @@ from tests.explorer.hostile import FILES as HOSTILE_FILES
 from tests.explorer.samples import PICTURES
 from tests.explorer.scenes import at_rest, import_done, make_collection, start_import
 from tests.explorer.scripts import Scripts, grave_violations
-from tests.explorer.watching import Watch
+from tests.explorer.watching import GONE, Watch
 from tests.fakes.proxy import Fault, Proxy
 from vecgate.client import Client, VecgateError
 
@@ -253,7 +253,7 @@ async def test_what_failed_is_tried_again_after_it_was_mended(
 async def test_the_server_may_go_and_come_back_meanwhile(
     new_page: NewPage, watch: Watch, gallery: Serving, album: Album, collection: str
 ) -> None:
-    watch.expect("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "ERR_SOCKET")
+    watch.expect(*GONE)
     with Proxy(int(gallery.url.rpartition(":")[2])) as proxy:
         page = await new_page(f"http://{proxy.address}")
         await choose(page, album.folder)

@@ -16,6 +16,9 @@ addEventListener("securitypolicyviolation", ({effectiveDirective, blockedURI, sa
 OWN_SCHEMES = frozenset({"blob"})
 """Of URLs that name what a page made itself."""
 
+GONE = ("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "ERR_INCOMPLETE", "ERR_SOCKET")
+"""What Chromium says of calls to a server that ends: which of them depends on the moment."""
+
 
 @dataclass
 class Watch:
