@@ -305,17 +305,22 @@ async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> No
         pass
 
 
-async def test_a_stop_that_is_cancelled_before_the_server_s_end_leaves_no_process(tmp_path: Path) -> None:
-    weaviate = EmbeddedWeaviate(_settings(tmp_path))
+async def _cancelled_stop(weaviate: EmbeddedWeaviate) -> int:
+    """Start a server, cancel its stop once that has begun, and return the server's process id."""
     await weaviate.start()
     pid = weaviate.pid
     assert pid is not None
     stop = asyncio.create_task(weaviate.stop())
     await asyncio.sleep(0)
     stop.cancel()
-
     with pytest.raises(asyncio.CancelledError):
         await stop
+    return pid
+
+
+async def test_a_stop_that_is_cancelled_before_the_server_s_end_leaves_no_process(tmp_path: Path) -> None:
+    weaviate = EmbeddedWeaviate(_settings(tmp_path))
+    pid = await _cancelled_stop(weaviate)
 
     assert not _alive(pid)
     async with _running(_settings(tmp_path)):
@@ -324,14 +329,7 @@ async def test_a_stop_that_is_cancelled_before_the_server_s_end_leaves_no_proces
 
 async def test_a_stop_that_is_cancelled_while_the_server_ends_may_be_done_again(tmp_path: Path) -> None:
     weaviate = EmbeddedWeaviate(_settings(tmp_path), supervised=False)
-    await weaviate.start()
-    pid = weaviate.pid
-    assert pid is not None
-    stop = asyncio.create_task(weaviate.stop())
-    await asyncio.sleep(0)
-    stop.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await stop
+    pid = await _cancelled_stop(weaviate)
 
     await weaviate.stop()
 
