@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from service.core.objects.duplicates import Duplicate
 from service.domain import StoredObject
 
 STAGES = ("read", "decode", "embed", "write")
@@ -35,23 +37,6 @@ SCHEMA = pa.schema(
         *((f"{stage}_s", pa.float64()) for stage in STAGES),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class DuplicateOf:
-    """The object that a row's object equals or nearly equals.
-
-    Attributes:
-        id: of that object, 16 bytes.
-        cosine: of the two vectors.
-        same_content: whether the two vectors are made of the same texts and images.
-        skipped: whether the row is left out for it.
-    """
-
-    id: bytes
-    cosine: float
-    same_content: bool
-    skipped: bool
 
 
 @dataclass(slots=True)
@@ -85,7 +70,7 @@ class Row:
     message: str = ""
     outage: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    duplicate_of: DuplicateOf | None = None
+    duplicate_of: Duplicate | None = None
 
     @property
     def live(self) -> bool:
@@ -105,7 +90,7 @@ class Row:
         """Note why it is not stored, and let go of its content."""
         self.reason, self.message, self.object, self.pictures = reason, message, None, {}
 
-    def duplicates(self, other: DuplicateOf) -> None:
+    def duplicates(self, other: Duplicate) -> None:
         """Note what it duplicates, and let go of its content if it is left out."""
         self.duplicate_of = other
         if other.skipped:
@@ -125,7 +110,9 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
         "reason": [each.reason for each in rows],
         "message": [each.message for each in rows],
         "outage": [each.outage for each in rows],
-        "duplicate_of": [each.duplicate_of and asdict(each.duplicate_of) for each in rows],
+        "duplicate_of": [
+            each.duplicate_of and asdict(each.duplicate_of) | {"id": each.duplicate_of.id.bytes} for each in rows
+        ],
         **{f"{stage}_s": [each.seconds.get(stage, 0.0) for each in rows] for stage in STAGES},
     }
     return pa.table(columns, SCHEMA)
@@ -147,7 +134,7 @@ def from_table(table: pa.Table) -> list[Row]:
             each["message"],
             each["outage"],
             {stage: each[f"{stage}_s"] for stage in STAGES},
-            each["duplicate_of"] and DuplicateOf(**each["duplicate_of"]),
+            (found := each["duplicate_of"]) and Duplicate(**found | {"id": UUID(bytes=found["id"])}),
         )
         for each, object_, some in zip(
             table.drop_columns(["object", "pictures"]).to_pylist(), objects, pictures, strict=True

@@ -23,9 +23,9 @@ from service.bulk.ledger import LedgerFailed
 from service.bulk.loop import BackgroundLoop
 from service.bulk.parquet import ParquetOutput
 from service.bulk.patience import BulkStopped, patiently
-from service.bulk.rows import DuplicateOf, Row, cuts, from_table, in_parts, timed, to_table
+from service.bulk.rows import Row, cuts, from_table, in_parts, timed, to_table
 from service.core.embedder_pool import EmbedderPool
-from service.core.objects.duplicates import DuplicateCheck, Duplicates
+from service.core.objects.duplicates import Duplicate, DuplicateCheck, Duplicates
 from service.core.objects.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, check_native
 from service.core.objects.writing import Writer, Writes
 from service.domain import Collection, ReturnFields, Scope, StoredObject
@@ -80,7 +80,7 @@ class Put(NamedTuple):
     """The result of a write, by id: why objects are not stored, and what they duplicate; others are stored."""
 
     failures: dict[UUID, ServiceError]
-    duplicates: dict[UUID, DuplicateOf]
+    duplicates: dict[UUID, Duplicate]
 
 
 class Decode:
@@ -305,7 +305,7 @@ class Write:
     async def _put(self, objects: Sequence[StoredObject]) -> Put:
         """Write objects, without those that are left out as duplicates."""
         collection, scope, check = self._target.collection, self._target.scope, self._target.duplicates
-        found: dict[UUID, DuplicateOf] = {}
+        found: dict[UUID, Duplicate] = {}
         async with nullcontext() if check is None else self._duplicates.turn(collection, scope):
             mark = self._writes.ended
             stored = await self._stored(objects)
@@ -319,7 +319,7 @@ class Write:
 
     async def _find(
         self, check: DuplicateCheck, objects: Sequence[StoredObject], stored: Mapping[UUID, StoredObject]
-    ) -> dict[UUID, DuplicateOf]:
+    ) -> dict[UUID, Duplicate]:
         """Return which objects are duplicates.
 
         Raises:
@@ -328,12 +328,9 @@ class Write:
         """
         collection, scope = self._target.collection, self._target.scope
         try:
-            found = await self._duplicates.find(collection, check, objects, stored, scope)
+            return await self._duplicates.find(collection, check, objects, stored, scope)
         except StoreRejected as error:
             raise BulkStopped(f"{UNCOMPARED}: {error}") from error
-        return {
-            id_: DuplicateOf(each.id.bytes, each.cosine, each.same_content, each.skipped) for id_, each in found.items()
-        }
 
     async def _stored(self, objects: Sequence[StoredObject]) -> Mapping[UUID, StoredObject]:
         """Return those of some objects that are stored, with their vectors."""
@@ -351,7 +348,7 @@ def _settle(objects: dict[UUID, StoredObject], last: Put, whole: Put) -> None:
     """Move what the last write has settled from the objects that are left to the whole result."""
     for id_ in list(objects):
         failure, other = last.failures.get(id_), last.duplicates.get(id_)
-        if other is not None and UUID(bytes=other.id) in last.failures:
+        if other is not None and other.id in last.failures:
             # What it duplicates is not stored, so nothing says that it is one.
             if other.skipped:
                 continue

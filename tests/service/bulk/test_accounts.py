@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 
 from service.bulk.accounts import Accounts
 from service.bulk.ledger import Ledger
-from service.bulk.rows import DuplicateOf, Row, from_table, to_table
+from service.bulk.rows import Row, from_table, to_table
+from service.core.objects.duplicates import Duplicate
 from service.sources.fragments import Fragment
 
 
@@ -63,8 +64,8 @@ def test_rows_that_come_again_after_their_fragment_is_done_count_once(tmp_path: 
 def test_rows_that_are_left_out_are_not_stored_and_those_that_are_alike_are_and_both_are_listed(tmp_path: Path):
     accounts, ledger = accounts_of(tmp_path), Ledger(str(tmp_path))
     left_out, alike = row(1), row(2)
-    left_out.duplicates(DuplicateOf(row(0).id, 0.99, same_content=False, skipped=True))
-    alike.duplicates(DuplicateOf(row(7).id, 1.0, same_content=True, skipped=False))
+    left_out.duplicates(Duplicate(UUID(bytes=row(0).id), 0.99, same_content=False, skipped=True))
+    alike.duplicates(Duplicate(UUID(bytes=row(7).id), 1.0, same_content=True, skipped=False))
 
     accounts.take(table(row(0), left_out, alike, row(3, reason="IMAGE_TOO_LARGE"), end(4)))
 

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from service.bulk import rows
-from service.bulk.rows import STAGES, DuplicateOf, Row, cuts, from_table, in_parts, to_table
+from service.bulk.rows import STAGES, Row, cuts, from_table, in_parts, to_table
+from service.core.objects.duplicates import Duplicate
 from service.domain import StoredObject
 
 
@@ -44,7 +45,7 @@ def test_rows_that_come_back_from_a_part_of_a_table_are_as_they_were():
         Row("f", 1, "row 2", reason="ROW_REFUSED", message="too long", seconds=seconds),
         Row("f", 2, object=StoredObject(UUID(int=2), {}, {}), seconds=seconds),
         Row("f", 3, end=True, seconds=seconds),
-        Row("f", 4, id=bytes(16), seconds=seconds, duplicate_of=DuplicateOf(bytes(15) + b"1", 0.5, True, False)),
+        Row("f", 4, id=bytes(16), seconds=seconds, duplicate_of=Duplicate(UUID(int=49), 0.5, True, False)),
     ]
     table = pa.concat_tables([to_table(batch[:1]), to_table(batch[1:])])
 
@@ -57,7 +58,7 @@ def test_rows_that_come_back_from_a_part_of_a_table_are_as_they_were():
 def test_a_row_lets_go_of_its_content_only_if_it_is_left_out(skipped: bool):  # noqa: FBT001
     row = Row("f", 0, object=StoredObject(UUID(int=1)), pictures={"image": b"pixels"})
 
-    row.duplicates(DuplicateOf(bytes(16), 1.0, True, skipped))
+    row.duplicates(Duplicate(UUID(int=0), 1.0, True, skipped))
 
     assert (row.live, row.pictures) == ((False, {}) if skipped else (True, {"image": b"pixels"}))
 

@@ -180,7 +180,7 @@ def written(write: Write, *rows: Row) -> list[tuple[int, int, bool]]:
     done = from_table(write(to_table(rows)))
     assert [each.reason for each in done] == [""] * len(rows)
     return [
-        (each.number, UUID(bytes=each.duplicate_of.id).int - 1, each.duplicate_of.skipped)
+        (each.number, each.duplicate_of.id.int - 1, each.duplicate_of.skipped)
         for each in done
         if each.duplicate_of is not None
     ]
@@ -249,7 +249,7 @@ def test_of_near_rows_the_next_is_stored_where_the_store_refuses_the_first(store
     assert [each.reason for each in done] == ["STORE_REJECTED", "", ""]
     assert done[1].duplicate_of is None
     assert done[2].duplicate_of is not None
-    assert done[2].duplicate_of.id == done[1].id
+    assert done[2].duplicate_of.id.bytes == done[1].id
     assert [each.int for each in store._within(COLLECTION, NO_TENANT)] == [2]
 
 
